@@ -1,0 +1,154 @@
+"""Who has the alarm, as far as the badge has proof of it, and what its wearer may feel.
+
+Theory. An alarm passes from hand to hand; whoever takes it has it on disk first:
+
+    RAISED -> HUB_HELD -> RECEIVED -> CLAIMED -> LISTENING -> CLOSED
+
+The badge's level is the highest it has proof of. Proof of RECEIVED and above is a message sealed by the station
+(protocol.downlink); proof of HUB_HELD comes over the authenticated link and is never felt. Messages are lost,
+doubled, late and out of order, so a level is never lowered by an older message. It is lowered only by RETURNED, by
+which the station says that the operator who had claimed is gone.
+
+Feeling is a second thing: a pattern is played only when the proof is fresh (protocol.fresh), and only for the
+level reached: patterns that were skipped on the way are not played afterwards. When the level rises on stale proof
+the badge asks again, with a STATUS, and plays on the fresh answer. Until something was felt, "not delivered" comes
+at NOT_DELIVERED_MS and then once every REPEAT_MS.
+
+A silent alarm (duress) follows the same levels and plays nothing: its wearer feels what the imitated act gives.
+
+The transitions are the table below; the drawing in docs/protocol.md is made from it.
+"""
+
+from .kinds import CLAIMED, CLOSED, HUB_HELD, LISTENING, RAISED, RECEIVED
+from .patterns import CHECKED_IN, NOT_DELIVERED, OPERATOR_WITH_YOU, STATION_HAS_IT, TEST_FAILED, TEST_PASSED
+
+NOT_DELIVERED_MS = 8000  # the promise is 10 s, from a clock of +-2 % and a motor that may be busy for 1 s
+REPEAT_MS = 60000
+
+HELD = "hub has it on disk"
+RECEIPT = "station has it on disk"
+CLAIM = "an operator claimed it"
+LISTEN = "an operator hears the room"
+RETURN = "the operator is gone"
+CLOSE = "an operator closed it"
+
+# (level, what is proved) -> level. What is not here changes nothing: late, doubled, or out of order.
+TRANSITIONS = {
+    (RAISED, HELD): HUB_HELD,
+    (RAISED, RECEIPT): RECEIVED,
+    (RAISED, CLAIM): CLAIMED,
+    (RAISED, LISTEN): LISTENING,
+    (RAISED, CLOSE): CLOSED,
+    (HUB_HELD, RECEIPT): RECEIVED,
+    (HUB_HELD, CLAIM): CLAIMED,
+    (HUB_HELD, LISTEN): LISTENING,
+    (HUB_HELD, CLOSE): CLOSED,
+    (RECEIVED, CLAIM): CLAIMED,
+    (RECEIVED, LISTEN): LISTENING,
+    (RECEIVED, CLOSE): CLOSED,
+    (CLAIMED, LISTEN): LISTENING,
+    (CLAIMED, RETURN): RECEIVED,
+    (CLAIMED, CLOSE): CLOSED,
+    (LISTENING, RETURN): RECEIVED,
+    (LISTENING, CLOSE): CLOSED,
+}
+
+_PROOFS = (None, HELD, RECEIPT, CLAIM, LISTEN, CLOSE)
+
+# What a level lets the wearer feel. CLOSED has no pattern: help came, or the wearer was spoken to.
+FELT = {RECEIVED: STATION_HAS_IT, CLAIMED: OPERATOR_WITH_YOU, LISTENING: OPERATOR_WITH_YOU}
+
+
+class Alarm:
+    """One open incident on the badge.
+
+    `incident` names it (8 bytes). `felt` is the highest level that the wearer was told of, restored after a reset
+    so that nothing is repeated. Times are ms of the badge's monotonic clock.
+    """
+
+    def __init__(self, incident: bytes, now_ms: int, silent: bool = False, felt: int = RAISED) -> None:
+        self.incident = incident
+        self.level = RAISED
+        self.felt = felt
+        self.silent = silent
+        self._due_ms = now_ms + NOT_DELIVERED_MS
+
+    def _move(self, proof: str) -> None:
+        self.level = TRANSITIONS.get((self.level, proof), self.level)
+
+    def held(self) -> None:
+        """The hub has it on disk (authenticated by the link)."""
+        self._move(HELD)
+
+    def proved(self, level: int, fresh: bool, returned: bool = False) -> "str | None":
+        """The station sealed that the incident stands at `level`; the pattern to play now, or None."""
+        if returned:
+            if level == RECEIVED and self.level in (CLAIMED, LISTENING):
+                self._move(RETURN)
+                if self.felt > RECEIVED:
+                    # the promise "a person is with you" is no longer true: say what is
+                    self.felt = HUB_HELD
+        elif 0 < level < len(_PROOFS):
+            self._move(_PROOFS[level])  # type: ignore[arg-type]
+        if not fresh or self.silent:
+            return None
+        pattern = FELT.get(self.level)
+        before = FELT.get(self.felt)
+        if self.level > self.felt:
+            self.felt = self.level
+            if pattern != before:
+                return pattern
+        return None
+
+    @property
+    def wants_proof(self) -> bool:
+        """The level rose on stale proof: ask the station, so that the wearer can be told."""
+        return not self.silent and self.level > self.felt and self.level in FELT
+
+    def poll(self, now_ms: int) -> "tuple[str | None, int | None]":
+        """The pattern to play now, if any, and when to call again at the latest."""
+        if self.silent or self.level >= RECEIVED:
+            return None, None
+        if now_ms < self._due_ms:
+            return None, self._due_ms
+        self._due_ms = now_ms + REPEAT_MS
+        return NOT_DELIVERED, self._due_ms
+
+    def press_again(self, now_ms: int) -> None:
+        """The wearer pressed again: the honest answer is due again within the same time."""
+        if self.level < RECEIVED:
+            self._due_ms = min(self._due_ms, now_ms + NOT_DELIVERED_MS)
+
+
+class Errand:
+    """An act whose wearer waits for one answer: a check-in, a visit's start, a cancel, a test.
+
+    A duress errand is an errand like any other: same patterns, same times.
+    """
+
+    def __init__(self, ident: bytes, now_ms: int, test: bool = False) -> None:
+        self.ident = ident
+        self.done = False  # the station has it
+        self.answered = False  # the wearer was told so
+        self._good = TEST_PASSED if test else CHECKED_IN
+        self._bad = TEST_FAILED if test else NOT_DELIVERED
+        self._test = test
+        self._due_ms = now_ms + NOT_DELIVERED_MS
+        self._told_bad = False
+
+    def proved(self, fresh: bool) -> "str | None":
+        """The station sealed a receipt for it; the pattern to play now, or None."""
+        self.done = True
+        if not fresh or self.answered or (self._test and self._told_bad):
+            return None
+        self.answered = True
+        return self._good
+
+    def poll(self, now_ms: int) -> "tuple[str | None, int | None]":
+        """The pattern to play now, if any, and when to call again at the latest. Said once."""
+        if self.answered or self._told_bad or self.done:
+            return None, None
+        if now_ms < self._due_ms:
+            return None, self._due_ms
+        self._told_bad = True
+        return self._bad, None
