@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from drill.scenario import KillFault, LinkFault, OperatorStep, Scenario, VisitStep, load
+from drill.scenario import BadgeStep, KillFault, LinkFault, OperatorStep, Scenario, VisitStep, load
 from drill.validate import ScenarioError
 
 FOLDER = Path(__file__).parent
@@ -170,6 +170,7 @@ def test_defaults_are_those_of_the_specification(folder: Path) -> None:
     claim, hold = drill.steps
     assert isinstance(claim, OperatorStep)
     assert claim.alarm is None
+    assert isinstance(hold, BadgeStep)
     assert hold.arguments == {"seconds": 2.0}
 
 
