@@ -1,0 +1,121 @@
+"""The motor. It plays what the custody, visit and protection machines of protocol/ decided, and nothing else.
+
+One pattern at a time, never cut short (half a pattern could pass for another), with a rest between two so that a
+person and a test can tell them apart. Waiting patterns are played by rank. Of two waiting patterns that contradict
+each other the older is dropped: what the wearer feels must be true when it is felt.
+"""
+
+import asyncio
+from time import ticks_add, ticks_diff, ticks_ms
+
+from machine import PWM, Pin
+
+from protocol import patterns
+
+from . import trace
+
+# The order in which waiting patterns are played.
+RANK = (
+    patterns.PRESSED,
+    patterns.OPERATOR_WITH_YOU,
+    patterns.STATION_HAS_IT,
+    patterns.CHECKED_IN,
+    patterns.TEST_PASSED,
+    patterns.TEST_FAILED,
+    patterns.NOT_DELIVERED,
+    patterns.CHECK_IN_DUE,
+    patterns.NOT_PROTECTED,
+    patterns.PROTECTED,
+    patterns.BATTERY_LOW,
+)
+
+# What a new pattern makes untrue while it still waits.
+REPLACES = {
+    patterns.OPERATOR_WITH_YOU: (patterns.STATION_HAS_IT, patterns.NOT_DELIVERED),
+    patterns.STATION_HAS_IT: (patterns.NOT_DELIVERED, patterns.OPERATOR_WITH_YOU),
+    patterns.CHECKED_IN: (patterns.CHECK_IN_DUE,),
+    patterns.NOT_PROTECTED: (patterns.PROTECTED,),
+    patterns.PROTECTED: (patterns.NOT_PROTECTED,),
+}
+
+
+class Queue:
+    """Which patterns wait. Each waits at most once."""
+
+    def __init__(self) -> None:
+        self._waiting = [False] * len(RANK)
+
+    def add(self, name: str) -> None:
+        """Let a pattern wait its turn."""
+        for untrue in REPLACES.get(name, ()):
+            self._waiting[RANK.index(untrue)] = False
+        self._waiting[RANK.index(name)] = True
+
+    def take(self) -> "str | None":
+        """The next one to play."""
+        for i in range(len(RANK)):
+            if self._waiting[i]:
+                self._waiting[i] = False
+                return RANK[i]
+        return None
+
+
+class Haptic:
+    """The motor on one pin. A broken one is said once, and costs nothing but itself."""
+
+    def __init__(self, pin: int, frequency: int, duty: int) -> None:
+        self._queue = Queue()
+        self._event = asyncio.Event()
+        self._duty = duty
+        self.broken = False
+        self._pwm: "PWM | None" = None
+        try:
+            self._pwm = PWM(Pin(pin), freq=frequency, duty_u16=0)
+        except (OSError, ValueError) as error:
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        self.broken = True
+        trace.fault("haptic", error)
+
+    def play(self, name: str) -> None:
+        """Queue a pattern of protocol.patterns."""
+        self._queue.add(name)
+        self._event.set()
+
+    def wake(self) -> None:
+        """Let run() come round once."""
+        self._event.set()
+
+    def _drive(self, on: bool) -> None:
+        if self._pwm is None:
+            return
+        try:
+            self._pwm.duty_u16(self._duty if on else 0)
+        except OSError as error:
+            self._break(error)
+
+    async def run(self, alive: object) -> None:
+        """Play for ever. `alive()` is called whenever it comes round."""
+        while True:
+            await self._event.wait()
+            self._event.clear()
+            name = self._queue.take()
+            while name is not None:
+                await self._play(name)
+                alive()  # type: ignore[operator]
+                name = self._queue.take()
+            alive()  # type: ignore[operator]
+
+    async def _play(self, name: str) -> None:
+        # times are taken from the start of the pattern: a late wake-up must not stretch what comes after it
+        trace.say("haptic", "pattern=" + name)
+        at = ticks_ms()
+        for on_ms, off_ms in patterns.pulses(name):
+            self._drive(True)
+            at = ticks_add(at, on_ms)
+            await asyncio.sleep_ms(max(0, ticks_diff(at, ticks_ms())))
+            self._drive(False)
+            at = ticks_add(at, off_ms)
+            await asyncio.sleep_ms(max(0, ticks_diff(at, ticks_ms())))
+        await asyncio.sleep_ms(max(0, ticks_diff(ticks_add(at, patterns.GAP_MS), ticks_ms())))

@@ -1,0 +1,17 @@
+"""The badge that runs on a laptop (firmware/emulator)."""
+
+NAME = "emulator"
+SOS_N = 4
+SIDE_N = 5
+LANYARD_N = 6
+HAPTIC = 10
+HAPTIC_HZ = 20000
+HAPTIC_DUTY = 65535
+BATTERY = 1
+BATTERY_DIVIDER = 2
+CHARGING_N = 14
+MIC_ID = 0
+MIC_SCK = 11
+MIC_WS = 12
+MIC_SD = 13
+MIC_GAIN_BITS = 0  # the sound comes from a file at the level of speech on a line
