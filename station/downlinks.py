@@ -1,0 +1,124 @@
+"""What the station says to badges and hubs: sealed, numbered, and echoing what it answers.
+
+Every message to a badge takes the badge's next number and names the newest uplink that the station has heard, so
+that the badge can tell a fresh answer from a delayed one (protocol.fresh). It leaves by every hub that heard the
+badge lately; a second copy changes nothing there.
+"""
+
+import os
+
+from sqlalchemy import select
+
+from protocol import downlink, kinds, relay
+from protocol.crypto import NONCE_LENGTH
+from protocol.ident import NONE
+from station.model import Alarm, AlarmIncident, Badge, Boot, Hearing, Hub
+from station.work import Send, Work
+
+RECENT = 15.0  # seconds since a hub heard the badge: three of its STATUS intervals
+
+
+def hub_message(work: Work, hub: Hub, kind: int, payload: bytes) -> None:
+    """Sign a message for a hub and send it after the commit."""
+    hub.down_number += 1
+    signed = relay.pack_down(work.core.vault.sign, relay.Down(kind, bytes.fromhex(hub.id), hub.down_number, payload))
+    work.send(Send(f"tocsin/1/hub/{hub.id}/down", signed))
+
+
+def newest_echo(boot: Boot) -> int:
+    """What to echo of a boot: the last uplink, or the beacon where that was heard later."""
+    if boot.rotation_at > boot.uplink_at:
+        return downlink.BEACON | boot.rotation
+    return max(boot.uplink, 0)
+
+
+def seal(work: Work, badge: Badge, kind: int, boot: bytes, echo: int, body: bytes) -> bytes | None:
+    """A sealed message for a badge under its next number; None for one whose keys are revoked."""
+    found = work.core.keyring.of_badge(work.db, badge.number)
+    if found is None:
+        return None
+    badge.down_number += 1
+    message = downlink.Down(kind, badge.down_number, boot, echo, body)
+    return downlink.seal_down(found[1].down, badge.number, os.urandom(NONCE_LENGTH), message)
+
+
+def hubs_near(work: Work, badge: int) -> list[Hub]:
+    """Hubs that heard the badge lately, the last one first; where none did, the one that heard it last."""
+    rows = work.db.execute(
+        select(Hub, Hearing.at)
+        .join(Hearing, Hearing.hub == Hub.id)
+        .where(Hearing.badge == badge, Hub.accepted_at.is_not(None), Hub.revoked_at.is_(None))
+        .order_by(Hearing.at.desc())
+    ).all()
+    recent = [hub for hub, at in rows if work.now - at <= RECENT]
+    return recent or [hub for hub, _ in rows[:1]]
+
+
+def tell(work: Work, badge: Badge, kind: int, body: bytes) -> bool:
+    """Say something to a badge by all hubs near it; False when there is no way or no boot to answer."""
+    boot = work.db.get(Boot, (badge.number, badge.boot)) if badge.boot else None
+    hubs = hubs_near(work, badge.number)
+    if boot is None or not hubs:
+        return False
+    blob = seal(work, badge, kind, boot.boot, newest_echo(boot), body)
+    if blob is None:
+        return False
+    for hub in hubs:
+        hub_message(work, hub, relay.DOWN, relay.pack_down_badge(badge.number, blob))
+    return True
+
+
+def answer(work: Work, badge: Badge, hub: Hub, boot: Boot, kind: int, body: bytes) -> None:
+    """Say something to a badge by the hub that just brought an uplink of it."""
+    blob = seal(work, badge, kind, boot.boot, newest_echo(boot), body)
+    if blob is not None:
+        hub_message(work, hub, relay.DOWN, relay.pack_down_badge(badge.number, blob))
+
+
+# --- the state of an incident -----------------------------------------------------------------------------------
+
+
+def find_alarm(work: Work, badge: int, incident: bytes) -> Alarm | None:
+    """The alarm that an incident of a badge belongs to."""
+    if incident == NONE:
+        return None
+    row = work.db.get(AlarmIncident, (badge, incident))
+    return work.alarm(row.alarm_id) if row else None
+
+
+def open_alarm(work: Work, badge: int) -> Alarm | None:
+    """The newest open alarm of a badge that the badge itself knows of."""
+    return work.db.scalar(
+        select(Alarm)
+        .where(Alarm.badge == badge, Alarm.closed_at.is_(None), Alarm.ident != NONE)
+        .order_by(Alarm.raised_at.desc(), Alarm.id.desc())
+        .limit(1)
+    )
+
+
+def state_of(alarm: Alarm | None, incident: bytes) -> tuple[bytes, int, int]:
+    """Incident, level and flags as protocol.downlink.pack_state takes them."""
+    if alarm is None:
+        return incident, kinds.RAISED, 0
+    return incident, alarm.level, downlink.RETURNED if alarm.returned else 0
+
+
+def state_body(work: Work, badge: int, incident: bytes) -> bytes:
+    """The state of the incident that the badge names, or of its open alarm where it names none."""
+    alarm = find_alarm(work, badge, incident)
+    if incident == NONE:
+        alarm = open_alarm(work, badge)
+        incident = alarm.ident if alarm else NONE
+    return downlink.pack_state(*state_of(alarm, incident))
+
+
+def tell_state(work: Work, alarm: Alarm) -> None:
+    """Custody changed: the badge hears it at once. What is lost on the way is repeated on its next STATUS."""
+    badge = work.badge(alarm.badge)
+    if badge is None:
+        return
+    incident = alarm.ident
+    if badge.incident and find_alarm(work, badge.number, badge.incident) is alarm:
+        incident = badge.incident
+    if incident != NONE:
+        tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident)))

@@ -1,0 +1,62 @@
+"""The station's own secrets: one file beside the database, and what is sealed with it.
+
+The file holds 64 random bytes in hex: the seed of the station's Ed25519 identity and the key under which badges'
+root keys and group keys lie in the database. A stolen database alone opens nothing. Lost, it cannot be replaced:
+every badge would have to be provisioned again, so it belongs into the backup, apart from the database's.
+"""
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_SEED = 32
+_NONCE = 12
+
+
+class VaultError(Exception):
+    """The key file cannot be used, or does not belong to this database."""
+
+
+class Vault:
+    """Seals what lies in the database and signs what the station says. `secret`: 64 bytes."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != 2 * _SEED:
+            raise VaultError("the key file must hold 64 bytes in hex")
+        self._identity = Ed25519PrivateKey.from_private_bytes(secret[:_SEED])
+        self._at_rest = AESGCM(secret[_SEED:])
+        self.public_key = self._identity.public_key().public_bytes_raw()
+
+    @classmethod
+    def open(cls, path: Path) -> "Vault":
+        """Read the key file, making it (mode 0600) where there is none. Raises VaultError."""
+        try:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(handle, "w") as file:
+                    file.write(os.urandom(2 * _SEED).hex() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            return cls(bytes.fromhex(path.read_text().strip()))
+        except (OSError, ValueError) as error:
+            raise VaultError(f"{path}: the station's key file cannot be used: {error}") from error
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes of Ed25519 signature by which hubs know the station."""
+        return self._identity.sign(data)
+
+    def seal(self, what: str, plain: bytes) -> bytes:
+        """Seal for storage; `what` names the row, so that sealed values cannot be exchanged for each other."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._at_rest.encrypt(nonce, plain, what.encode())
+
+    def open_sealed(self, what: str, sealed: bytes) -> bytes:
+        """The inverse of seal(); raises VaultError."""
+        try:
+            return self._at_rest.decrypt(sealed[:_NONCE], sealed[_NONCE:], what.encode())
+        except (InvalidTag, ValueError) as error:
+            raise VaultError(f"{what} was not sealed with this key file") from error

@@ -1,0 +1,190 @@
+"""One unit of work: a transaction, and what is to be said once it is committed and not before.
+
+The domain's functions take a Work, change rows, and note what others must hear of: messages to hubs, changes of
+alarms, visits and devices. At the end the changed things are put into JSON inside the same transaction, the
+transaction is committed, and only then anything leaves the station. A crash in between says nothing false: hubs and
+badges ask again.
+"""
+
+import threading
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from station import audit, views
+from station.clock import Clock
+from station.config import Config
+from station.keyring import Keyring
+from station.model import Alarm, Badge, Entry, Hub, Visit
+from station.model import Counter as CounterRow
+from station.store import Store
+from station.vault import Vault
+
+
+@dataclass(frozen=True)
+class Send:
+    """An MQTT message: topic, payload, quality of service, retained or not."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that consoles hear of: the name of the server-sent event and its data."""
+
+    event: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Packets of one capture that were stored just now, for those who listen live."""
+
+    capture_id: int
+    alarm_id: int | None
+    packets: list[tuple[int, bytes]]  # number, ADPCM packet
+
+
+@dataclass
+class Committed:
+    """What leaves the station after a commit."""
+
+    sends: list[Send] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    sounds: list[Sound] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)  # alarms
+
+
+class Work:
+    """A transaction in progress. `now` stands still within it."""
+
+    def __init__(self, core: "Core", db: Session) -> None:
+        self.core = core
+        self.db = db
+        self.now = core.clock.now()
+        self.out = Committed()
+        self._alarms: dict[int, tuple[Alarm, list[str]]] = {}
+        self._visits: dict[int, tuple[Visit, str]] = {}
+
+    # --- rows, locked against other workers ---
+
+    def badge(self, number: int) -> Badge | None:
+        """A badge's row: whoever has it works alone on everything that belongs to this badge."""
+        return self.db.scalar(select(Badge).where(Badge.number == number).with_for_update(of=Badge))
+
+    def hub(self, hub_id: str) -> Hub | None:
+        """A hub's row, locked."""
+        return self.db.scalar(select(Hub).where(Hub.id == hub_id).with_for_update())
+
+    def alarm(self, alarm_id: int) -> Alarm | None:
+        """An alarm's row, locked."""
+        return self.db.scalar(select(Alarm).where(Alarm.id == alarm_id).with_for_update(of=Alarm))
+
+    # --- what others must hear of ---
+
+    def send(self, send: Send) -> None:
+        """An MQTT message after the commit."""
+        self.out.sends.append(send)
+
+    def alarm_changed(self, alarm: Alarm, what: str) -> None:
+        """An alarm is shown anew; `what` as in the timeline."""
+        self.db.flush()
+        self._alarms.setdefault(alarm.id, (alarm, []))[1].append(what)
+
+    def visit_changed(self, visit: Visit, what: str) -> None:
+        """A visit is shown anew."""
+        self.db.flush()
+        self._visits[visit.id] = (visit, what)
+
+    def notice(self, event: str, data: dict[str, Any]) -> None:
+        """Anything else that consoles hear of."""
+        self.out.notices.append(Notice(event, data))
+
+    def log(self, alarm: Alarm, what: str, who: str | None = None, text: str = "", at: float | None = None) -> None:
+        """A line of an alarm's timeline, and so a change of the alarm."""
+        self.db.add(Entry(alarm_id=alarm.id, at=self.now if at is None else at, what=what, who=who, text=text))
+        self.alarm_changed(alarm, what)
+
+    def audit(self, who: str, what: str, about: str, **detail: object) -> None:
+        """A row of the append-only log."""
+        audit.append(self.db, self.now, who, what, about, **detail)
+
+    def count(self, name: str) -> None:
+        """One more of something that was dropped or refused."""
+        self.core.count(name)
+
+    def finish(self) -> None:
+        """Put what changed into JSON while the transaction still sees it."""
+        for alarm, whats in self._alarms.values():
+            alarm.version += 1
+            self.db.flush()
+            data = views.alarm(self.db, alarm)
+            for what in ["raised"] if "raised" in whats else dict.fromkeys(whats):
+                self.notice("alarm", {"alarm": data, "change": what})
+            self.send(Send(f"tocsin/1/alarms/{alarm.incident}", views.public_alarm(alarm), retain=True))
+            if alarm.closed_at is not None and "closed" in whats:
+                self.out.closed.append(alarm.id)
+        for visit, what in self._visits.values():
+            self.notice("visit", {"visit": views.visit(self.db, visit), "change": what})
+
+
+class Core:
+    """The station's parts that a transaction needs, and the listeners who hear of commits."""
+
+    def __init__(self, store: Store, vault: Vault, clock: Clock, config: Config) -> None:
+        self.store = store
+        self.vault = vault
+        self.clock = clock
+        self.config = config
+        self.keyring = Keyring(vault)
+        self.started_at = clock.now()
+        self._listeners: list[Callable[[Committed], None]] = []
+        self._tally: Tally[str] = Tally()
+        self._tally_lock = threading.Lock()
+
+    def on_commit(self, listener: Callable[[Committed], None]) -> None:
+        """`listener` is called after every commit, in the thread that made it; it must not block."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def work(self) -> Iterator[Work]:
+        """A unit of work: committed and then spoken of, or rolled back by an exception."""
+        with self.store.write() as db:
+            work = Work(self, db)
+            yield work
+            work.finish()
+        for listener in self._listeners:
+            listener(work.out)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A view of the database."""
+        with self.store.read() as db:
+            yield db
+
+    def count(self, name: str) -> None:
+        """One more of something that was dropped or refused."""
+        with self._tally_lock:
+            self._tally[name] += 1
+
+    def save_counters(self) -> None:
+        """Add what was counted since the last time to the database."""
+        with self._tally_lock:
+            tally, self._tally = self._tally, Tally()
+        if not tally:
+            return
+        with self.store.write() as db:
+            for name, number in tally.items():
+                row = db.get(CounterRow, name)
+                if row is None:
+                    db.add(CounterRow(name=name, value=number))
+                else:
+                    row.value += number
