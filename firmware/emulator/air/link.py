@@ -84,7 +84,7 @@ class Contact:
         self._anchor = self._loop.time() + self.rng.uniform(0.0, self.interval)
         self._over = False
         roles = (hci.Role.CENTRAL, hci.Role.PERIPHERAL)
-        for i, end in enumerate(self.ends):
+        for end in self.ends:
             end.contact = self
             end.heard = self._loop.time()
         # The peripheral's host first: the central's will talk at once.

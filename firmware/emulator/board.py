@@ -1,0 +1,120 @@
+"""The emulated board's memory as both sides see it: offsets shared with `shims/_emulator.py`.
+
+Three files of a badge's state directory are mapped by the companion and by the MicroPython child:
+`board.bin` (pins, converter, watchdog, retained RTC memory, microphone DMA ring) and `flash.bin`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from pathlib import Path
+
+PINS = 0
+ADC = 64
+WDT_TIMEOUT = 192
+WDT_FED = 196
+I2S_WRITTEN = 208
+CAUSE = 224
+WAKE = 225
+BROKEN_FLASH = 226
+UNIQUE_ID = 228
+RTC = 256
+RTC_SIZE = 4 + 2048
+RING = 4096
+RING_SAMPLES = 4096
+BOARD_SIZE = RING + 2 * RING_SAMPLES
+FLASH_SIZE = 1 << 20
+FLASH_BLOCK = 4096
+
+POWER_ON, HARD_RESET, WATCHDOG, DEEPSLEEP, SOFT_RESET = 1, 2, 3, 4, 5
+
+
+def map_file(path: Path, size: int, fill: int = 0) -> mmap.mmap:
+    """Map a file, shared; it is made with `fill` bytes when it is not there or has the wrong size."""
+    if not path.exists() or path.stat().st_size != size:
+        made = path.with_suffix(".new")
+        made.write_bytes(bytes((fill,)) * size)
+        made.replace(path)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+class Board:
+    """The companion's side of the shared memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.memory = map_file(folder / "board.bin", BOARD_SIZE)
+        self.flash = map_file(folder / "flash.bin", FLASH_SIZE, fill=0xFF)
+
+    def close(self) -> None:
+        """Unmap."""
+        self.memory.close()
+        self.flash.close()
+
+    def set_pin(self, pin: int, level: int) -> bool:
+        """Set a pin's level; True when that is a change."""
+        changed = self.memory[PINS + pin] != level
+        self.memory[PINS + pin] = level
+        return changed
+
+    def pin(self, pin: int) -> int:
+        """A pin's level."""
+        return self.memory[PINS + pin]
+
+    def set_millivolts(self, pin: int, millivolts: int) -> None:
+        """What the converter measures at a pin."""
+        struct.pack_into("<H", self.memory, ADC + 2 * pin, millivolts)
+
+    def set_cause(self, cause: int, wake: int = 0) -> None:
+        """Why the board starts next, and what woke it."""
+        self.memory[CAUSE] = cause
+        self.memory[WAKE] = wake
+
+    def set_unique_id(self, mac: bytes) -> None:
+        """The chip's number."""
+        self.memory[UNIQUE_ID : UNIQUE_ID + 6] = mac
+
+    def break_flash(self, broken: bool) -> None:
+        """Let every access to the flash fail."""
+        self.memory[BROKEN_FLASH] = broken
+
+    def starve_watchdog(self) -> bool:
+        """Whether the watchdog runs and was not fed in time."""
+        (timeout,) = struct.unpack_from("<I", self.memory, WDT_TIMEOUT)
+        (fed,) = struct.unpack_from("<Q", self.memory, WDT_FED)
+        return bool(timeout) and _now_us() - fed > timeout * 1000
+
+    def stop_watchdog(self) -> None:
+        """As at every start: the watchdog is off until the firmware starts it."""
+        struct.pack_into("<I", self.memory, WDT_TIMEOUT, 0)
+
+    def lose_power(self, noise: bytes) -> None:
+        """What power-on finds in the retained memory: anything."""
+        self.memory[RTC : RTC + RTC_SIZE] = noise[:RTC_SIZE].ljust(RTC_SIZE, b"\0")
+
+    def put_samples(self, first: int, samples: bytes) -> None:
+        """Write 16-bit little-endian samples into the DMA ring; `first` is the number of the first one."""
+        at = 0
+        count = len(samples) // 2
+        while at < count:
+            place = (first + at) % RING_SAMPLES
+            n = min(count - at, RING_SAMPLES - place)
+            start = RING + 2 * place
+            self.memory[start : start + 2 * n] = samples[2 * at : 2 * (at + n)]
+            at += n
+        struct.pack_into("<Q", self.memory, I2S_WRITTEN, first + count)
+
+    def restart_samples(self) -> None:
+        """The DMA ring is empty, the next sample is number 0."""
+        struct.pack_into("<Q", self.memory, I2S_WRITTEN, 0)
+
+
+def _now_us() -> int:
+    import time
+
+    return time.monotonic_ns() // 1000

@@ -1,0 +1,33 @@
+# What the board does before the application: mount the flash, then run it.
+
+import gc
+import sys
+import vfs
+import flashbdev
+
+
+def mount():
+    # As the port's _boot.py: a blank flash is formatted; one that cannot be mounted is left alone.
+    bdev = flashbdev.bdev
+    try:
+        vfs.mount(bdev, "/")
+    except OSError as problem:
+        first = bytearray(512)
+        try:
+            bdev.readblocks(0, first)
+            if any(b != 255 for b in first):
+                raise problem
+            vfs.VfsLfs2.mkfs(bdev)
+            vfs.mount(bdev, "/")
+        except OSError as worse:
+            print("flash: cannot mount:", worse)
+
+
+def run(module):
+    mount()
+    gc.collect()
+    print("@boot heap=%d" % gc.mem_free())
+    __import__(module)
+    app = sys.modules[module]
+    if hasattr(app, "main"):
+        app.main()

@@ -1,0 +1,103 @@
+# The emulated board as the shims see it: memory shared with the companion, and a socket to it.
+#
+# Frames of the socket: u16 length of the body, u8 type, body; big-endian. A thread waits for the next frame's
+# head, which stands for the interrupt; the frame itself is handled in the main thread by micropython.schedule,
+# so that handlers run between two bytecodes of the application, with the scheduler locked, as on the board.
+
+import micropython
+import socket
+import time
+import uctypes
+import _thread
+
+PINS = 0  # a level byte for each GPIO
+ADC = 64  # u16 millivolts for each GPIO
+WDT = 192  # u32 timeout ms, u64 time of the last feeding, us
+I2S = 208  # u64 samples written
+CAUSE = 224  # u8 reset cause, u8 wake reason
+RTC = 256  # u16 magic, u16 length, data
+RTC_SIZE = 2048
+RING = 4096  # samples, 16 bits
+RING_SAMPLES = 4096
+
+board = None  # shared memory (bytearray)
+flash = None
+handlers = {}
+
+_HEAD = 3
+_RX = 0  # offsets in the scratch memory
+_TX = 1024
+_sock = None
+_rx = None
+_tx = None
+_head = bytearray(_HEAD)
+_handled = _thread.allocate_lock()
+_reply = None
+
+
+def start(port, board_at, board_size, flash_at, flash_size, scratch_at):
+    # Called once by _boot.
+    global board, flash, _sock, _rx, _tx
+    board = uctypes.bytearray_at(board_at, board_size)
+    flash = uctypes.bytearray_at(flash_at, flash_size)
+    _rx = memoryview(uctypes.bytearray_at(scratch_at + _RX, 1024))
+    _tx = memoryview(uctypes.bytearray_at(scratch_at + _TX, 1024))
+    if not port:
+        return
+    _sock = socket.socket()
+    _sock.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+    _sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
+    _handled.acquire()
+    handlers[114] = _on_reply  # 'r'
+    _thread.start_new_thread(_reader, (_sock, _head, _handled, micropython.schedule, _on_frame, time.sleep_ms))
+
+
+def _reader(sock, head, handled, schedule, on_frame, sleep_ms):
+    # Shares no object with the main thread but its arguments: this port's threads have no lock around objects.
+    while sock.readinto(head) == 3:
+        while True:
+            try:
+                schedule(on_frame, None)
+                break
+            except RuntimeError:  # the queue is full
+                sleep_ms(1)
+        handled.acquire()
+
+
+def _on_frame(_):
+    n = _head[0] << 8 | _head[1]
+    if n:
+        _sock.readinto(_rx, n)
+    try:
+        handlers[_head[2]](_rx, n)
+    finally:
+        _handled.release()
+
+
+def _on_reply(rx, n):
+    global _reply
+    _reply = bytes(rx[:n])
+
+
+def send(kind, *parts):
+    # One frame. Parts are bytes-like.
+    n = 3
+    for part in parts:
+        e = n + len(part)
+        _tx[n:e] = part
+        n = e
+    _tx[0] = n - 3 >> 8
+    _tx[1] = n - 3 & 255
+    _tx[2] = kind
+    if _sock:
+        _sock.write(_tx, n)
+
+
+def call(kind, *parts):
+    # One frame, and wait for its answer. Not from an interrupt handler.
+    global _reply
+    _reply = None
+    send(kind, *parts)
+    while _reply is None:
+        time.sleep_ms(1)
+    return _reply
