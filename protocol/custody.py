@@ -82,12 +82,11 @@ class Alarm:
 
     def proved(self, level: int, fresh: bool, returned: bool = False) -> "str | None":
         """The station sealed that the incident stands at `level`; the pattern to play now, or None."""
-        if returned:
-            if level == RECEIVED and self.level in (CLAIMED, LISTENING):
-                self._move(RETURN)
-                if self.felt > RECEIVED:
-                    # the promise "a person is with you" is no longer true: say what is
-                    self.felt = HUB_HELD
+        if returned and level == RECEIVED and self.level in (CLAIMED, LISTENING):
+            self._move(RETURN)
+            if self.felt > RECEIVED:
+                # the promise "a person is with you" is no longer true: say what is
+                self.felt = HUB_HELD
         elif 0 < level < len(_PROOFS):
             self._move(_PROOFS[level])  # type: ignore[arg-type]
         if not fresh or self.silent:

@@ -127,6 +127,12 @@ def test_when_the_operator_is_gone_the_wearer_feels_what_is_still_true() -> None
     assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
 
 
+def test_a_badge_that_missed_the_claim_learns_from_the_return_that_the_station_has_it() -> None:
+    alarm = custody.Alarm(b"incident", 0)
+    assert alarm.proved(kinds.RECEIVED, True, returned=True) == patterns.STATION_HAS_IT
+    assert alarm.level == kinds.RECEIVED
+
+
 def test_late_success_follows_the_bad_news() -> None:
     alarm = custody.Alarm(b"incident", 0)
     assert alarm.poll(7999)[0] is None
