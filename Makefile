@@ -1,13 +1,71 @@
 # Everything runs from .venv, which `make` creates; nothing is installed outside the repository.
+# Needs Python 3.11 or newer with its venv module, and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# what a demo needs is installed first and is a fraction of what tests need
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
+# two at a time: drills spend most of their time waiting, and more would make each other late
+WORKERS ?= 2
+PACKAGES := protocol hub station drill firmware/emulator firmware/tools firmware/boards
+
+.PHONY: help
+help:
+	@echo "make demo        the whole chain on this machine: badge panel and operator's console in the browser"
+	@echo "make demo HEADLESS=1   the same as a short story told on the terminal"
+	@echo "make test        checks, then every test and drill"
+	@echo "make check       style, types, and the badge's files compiled for the badge"
+	@echo "make bench       every figure that is promised, measured, as JSON"
+	@echo "make soak        all drills ten times in random order with random seeds (ROUNDS=10)"
+	@echo "make pictures    the drawings and screenshots of the documentation"
+	@echo "make clean       removes the environment and everything that was built"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; give one with: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what the parts need into $(VENV) ..."
+	@$(PIP) -e '.[drill]'
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@echo "installing what tests need into $(VENV) ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@
 
 .PHONY: venv
-venv: $(STAMP)
+venv: $(DEV)
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+.PHONY: demo
+demo: $(RUNTIME)
+	@exec $(BIN)/tocsin-drill demo $(if $(filter-out 0,$(HEADLESS)),--headless)
+
+.PHONY: test
+test: check
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: check
+check: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy --no-error-summary $(PACKAGES) tests bench
+	@if [ -f mypy-badge.ini ]; then $(BIN)/mypy --no-error-summary --config-file mypy-badge.ini; fi
+	@$(BIN)/python tests/compile_badge.py
+
+.PHONY: bench
+bench: $(DEV)
+	@$(BIN)/python -m bench
+
+.PHONY: soak
+soak: $(DEV)
+	@exec $(BIN)/tocsin-drill soak tests/drills --rounds $(or $(ROUNDS),10)
+
+.PHONY: clean
+clean:
+	@rm -rf $(VENV) build var tocsin.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

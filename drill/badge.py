@@ -1,7 +1,6 @@
-"""An emulated badge as the drill sees it: hands on its buttons, a finger on its motor, an eye on its serial console.
+"""An emulated badge as the drill sees it: hands on its buttons, a finger on its motor, an eye on its console.
 
-Talks to the HTTP interface of the badge's companion process. What the badge's events mean for the report (when a gesture
-was complete, which alarms were raised, what the microphone took) is worked out here.
+Talks to the HTTP interface of the badge's companion process and keeps all that it says.
 """
 
 import asyncio
@@ -70,10 +69,10 @@ class BadgeClient:
                             self._news.notify_all()
             await asyncio.sleep(RETRY_S)
 
-    async def wait_for(self, wanted: Callable[[dict[str, Any]], bool], timeout: float, start: int = 0) -> bool:
+    async def wait_for(self, wanted: Callable[[dict[str, Any]], bool], seconds: float, start: int = 0) -> bool:
         """Waits until an event from number `start` on satisfies `wanted`; False when the time is over."""
         looked = start
-        end = asyncio.get_running_loop().time() + timeout
+        end = asyncio.get_running_loop().time() + seconds
         while True:
             for event in self.events[looked:]:
                 if wanted(event):

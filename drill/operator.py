@@ -132,7 +132,7 @@ class Operator:
     @property
     def client(self) -> httpx.AsyncClient:
         if self._client is None:
-            raise Refused("the console is dead")
+            raise RuntimeError("the console is dead")
         return self._client
 
     async def _login(self) -> None:
@@ -206,7 +206,7 @@ class Operator:
     # what an operator does
 
     async def perform(self, step: OperatorStep, deadline: float) -> None:
-        """Waits for the step's alarm and does it. Raises NeverCame, Refused; `deadline` is a CLOCK_MONOTONIC instant."""
+        """Waits for the step's alarm and does it; `deadline` is on CLOCK_MONOTONIC. Raises NeverCame, Refused."""
         number = await self._alarm_for(step, deadline)
         if step.do == "close":
             await self._post(number, "close", _closing(step), deadline)
@@ -269,8 +269,9 @@ class Operator:
                     return answer
                 elif reply.status_code < 500:
                     raise Refused(f"{act} alarm {number}: {_sentence(reply)}")
-            except httpx.HTTPError:
-                # the station is away; a person presses again
+            except (httpx.HTTPError, RuntimeError):
+                # the station is away, or this console is (httpx says RuntimeError when it was closed meanwhile):
+                # a person presses again
                 pass
             if time.monotonic() >= deadline:
                 raise Refused(f"{act} alarm {number}: the station did not answer before the end")

@@ -1,0 +1,216 @@
+"""Playing the script on the stage: people's acts and faults, each at its time from zero."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import httpx
+
+from drill.badge import BadgeRefused
+from drill.operator import NeverCame, Refused
+from drill.processes import DidNotStart
+from drill.scenario import (
+    BadgeStep,
+    DiskFault,
+    Fault,
+    KillFault,
+    LinkFault,
+    OperatorStep,
+    Scenario,
+    Step,
+    UplinkFault,
+    VisitStep,
+)
+from drill.stage import Stage
+
+
+@dataclass(frozen=True)
+class Done:
+    """An act on a badge that was begun: when (CLOCK_MONOTONIC), and what."""
+
+    at: float
+    step: BadgeStep
+
+
+def cut_off(scenario: Scenario, badge: str) -> bool:
+    """Whether at time zero no hub that is enrolled for the badge reaches both it and the station."""
+    return not any(badge in hub.badges and _reaches(scenario, badge, hub.id) for hub in scenario.hubs)
+
+
+def _reaches(scenario: Scenario, badge: str, hub: str) -> bool:
+    for fault in scenario.faults:
+        if isinstance(fault, KillFault) or fault.start > 0 or (fault.end is not None and fault.end <= 0):
+            continue
+        if isinstance(fault, UplinkFault) and fault.hub == hub:
+            return False
+        if isinstance(fault, LinkFault) and (fault.badge, fault.hub) == (badge, hub):
+            air = fault.air
+            if air.get("down") is True or air.get("connect") is False or air.get("loss", 0.0) >= 1.0:
+                return False
+    return True
+
+
+@dataclass
+class Play:
+    """One performance. `begin` sets the stage's faults and time zero, `run` plays until the end."""
+
+    stage: Stage
+    zero: float = 0.0
+    unix_zero: float = 0.0
+    done: list[Done] = field(default_factory=list)
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.stage.scenario
+
+    @property
+    def now(self) -> float:
+        """Seconds since time zero."""
+        return time.monotonic() - self.zero
+
+    async def begin(self) -> None:
+        """Waits for `protected`, puts faults in force that are there from before zero, and calls it zero."""
+        enrolled = [b.id for b in self.scenario.badges if any(b.id in hub.badges for hub in self.scenario.hubs)]
+        await self.stage.protected(badge for badge in enrolled if not self._never(badge))
+        for number, fault in enumerate(self.scenario.faults, 1):
+            if fault.start <= 0 and not isinstance(fault, KillFault) and (fault.end is None or fault.end > 0):
+                await self._break(number, fault)
+        for fault in self.scenario.faults:
+            if fault.start <= 0 and isinstance(fault, KillFault):
+                await self.stage.kill(fault.what)
+        self.zero, self.unix_zero = time.monotonic(), time.time()
+
+    def _never(self, badge: str) -> bool:
+        """Whether this badge cannot feel anything: its motor is broken."""
+        return any(b.id == badge and "haptic" in b.broken for b in self.scenario.badges)
+
+    async def run(self) -> None:
+        """Plays until `end`; what does not work is complained about to the stage."""
+        tasks = [
+            asyncio.create_task(self._fault(number, fault)) for number, fault in enumerate(self.scenario.faults, 1)
+        ]
+        acts: dict[str, list[OperatorStep]] = {}
+        for step in self.scenario.steps:
+            if isinstance(step, OperatorStep):
+                # one person does one thing after the other
+                acts.setdefault(step.operator, []).append(step)
+            else:
+                tasks.append(asyncio.create_task(self._one(step)))
+        operators = [asyncio.create_task(self._operator(name, steps)) for name, steps in acts.items()]
+        await self._sleep_until(self.scenario.end)
+        # who still waits has its own word to say at the end
+        await asyncio.wait(operators, timeout=2.0) if operators else None
+        for task in [*tasks, *operators]:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, *operators, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    async def _sleep_until(self, at: float) -> None:
+        left = self.zero + at - time.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
+
+    # people
+
+    async def _one(self, step: Step) -> None:
+        await self._sleep_until(step.at)
+        if isinstance(step, BadgeStep):
+            await self._badge(step)
+        elif isinstance(step, VisitStep):
+            await self._visit(step)
+
+    async def _badge(self, step: BadgeStep) -> None:
+        started = time.monotonic()
+        self.stage.tell(f"badge {step.badge}: {step.do.replace('_', ' ')}")
+        try:
+            answer = await self.stage.badges[step.badge].do(step.do, **step.arguments)
+        except BadgeRefused as error:
+            self.stage.complain(f"badge:{step.badge}", f"{step.place}: {error}")
+            return
+        self.done.append(Done(float(answer.get("at", started)), step))
+
+    async def _visit(self, step: VisitStep) -> None:
+        body = {
+            "badge": self.stage.badges[step.badge].number,
+            "minutes": step.minutes,
+            "grace": step.grace,
+            "place": step.visited,
+            "with": step.purpose,
+        }
+        self.stage.tell(f"station: a visit of {step.minutes:g} minutes is planned for {step.badge}")
+        await self._retried(f"{step.place}: visit", lambda: self.stage.station.post("/visits", body))
+
+    async def _retried(self, what: str, ask: Callable[[], Awaitable[object]]) -> None:
+        """Asks again while the station is away, until the end."""
+        while True:
+            try:
+                await ask()
+            except httpx.HTTPError:
+                if self.now >= self.scenario.end:
+                    self.stage.complain("station", f"{what}: no answer before the end")
+                    return
+                await asyncio.sleep(0.25)
+            except RuntimeError as error:
+                self.stage.complain("station", f"{what}: {error}")
+                return
+            else:
+                return
+
+    async def _operator(self, name: str, steps: list[OperatorStep]) -> None:
+        for step in steps:
+            await self._sleep_until(step.at)
+            try:
+                await self.stage.operators[name].perform(step, self.zero + self.scenario.end)
+            except (NeverCame, Refused) as error:
+                self.stage.complain(f"operator:{name}", f"{step.place}: {error}")
+
+    # what breaks
+
+    async def _fault(self, number: int, fault: Fault) -> None:
+        if fault.start > 0:
+            await self._sleep_until(fault.start)
+            if isinstance(fault, KillFault):
+                self.stage.tell(f"fault: {fault.what} is killed")
+                await self.stage.kill(fault.what)
+            else:
+                await self._break(number, fault)
+        if isinstance(fault, KillFault):
+            await self._sleep_until(fault.start + fault.seconds)
+            self.stage.tell(f"fault: {fault.what} is started again")
+            try:
+                await self.stage.revive(fault.what)
+            except DidNotStart as error:
+                self.stage.complain(fault.what, str(error).replace("\n", " |"))
+        elif fault.end is not None and fault.end > 0:
+            await self._sleep_until(fault.end)
+            await self._mend(number, fault)
+
+    async def _break(self, number: int, fault: Fault) -> None:
+        if isinstance(fault, LinkFault):
+            self.stage.tell(f"fault: the air between {fault.badge} and {fault.hub}: {fault.air}")
+            await self.stage.air.put(number, fault)
+        elif isinstance(fault, UplinkFault):
+            self.stage.tell(f"fault: the network of {fault.hub} is down")
+            self.stage.uplinks[fault.hub].down()
+        elif isinstance(fault, DiskFault):
+            self.stage.tell(f"fault: the disk of {fault.hub} is full")
+            self.stage.fill_disk(fault.hub)
+
+    async def _mend(self, number: int, fault: Fault) -> None:
+        if isinstance(fault, LinkFault):
+            await self.stage.air.clear(number)
+        elif isinstance(fault, UplinkFault):
+            # two faults may overlap; the network is up when none of them is in force any more
+            others = [f for f in self.scenario.faults if isinstance(f, UplinkFault) and f.hub == fault.hub]
+            if not any(self._in_force(other) for other in others):
+                self.stage.uplinks[fault.hub].up()
+        elif isinstance(fault, DiskFault):
+            others_full = [f for f in self.scenario.faults if isinstance(f, DiskFault) and f.hub == fault.hub]
+            if not any(self._in_force(other) for other in others_full):
+                self.stage.empty_disk(fault.hub)
+        self.stage.tell(f"fault {number} is over")
+
+    def _in_force(self, fault: UplinkFault | DiskFault) -> bool:
+        return fault.start <= self.now and (fault.end is None or fault.end > self.now + 0.01)

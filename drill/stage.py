@@ -1,0 +1,361 @@
+"""The stage of a drill: every part started, every badge provisioned and enrolled, ready for the script.
+
+The parts are the installed commands with configuration files as anybody would write them, provisioning and enrolment go
+through the same interfaces as in real life. Tests, the benchmark and the demo stand on the same stage.
+"""
+
+import asyncio
+import contextlib
+import json
+import resource
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from drill.air import AirControl
+from drill.badge import BadgeClient, BadgeRefused
+from drill.operator import Operator
+from drill.processes import DidNotStart, Part, Port, command
+from drill.scenario import Badge, Hub, Scenario
+from drill.uplink import Uplink
+
+# a badge is heard, connected, enrolled and proved in some seconds; with several of them on two busy cores in more
+ENROL_S = 60.0
+PROTECTED_S = 60.0
+POLL_S = 0.1
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What should not have been: CLOCK_MONOTONIC instant, part, what it said."""
+
+    at: float
+    part: str
+    text: str
+
+
+@dataclass
+class Station:
+    """The station's programmatic interface, at any of its workers that is alive."""
+
+    token: str
+    urls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {self.token}"}, timeout=httpx.Timeout(20.0), trust_env=False
+        )
+
+    async def get(self, path: str) -> httpx.Response:
+        """The reply of the first worker that answers with 200. Raises httpx.HTTPError when none does."""
+        problem: httpx.HTTPError | None = None
+        for url in self.urls:
+            try:
+                reply = await self._client.get(url + path)
+                reply.raise_for_status()
+            except httpx.HTTPError as error:
+                problem = error
+            else:
+                return reply
+        raise problem or httpx.TransportError("the station has no address")
+
+    async def json(self, path: str) -> dict[str, Any]:
+        body: dict[str, Any] = (await self.get(path)).json()
+        return body
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Posts JSON. Raises DidNotStart's cousin RuntimeError with the station's sentence when it refuses."""
+        reply = await self._client.post(self.urls[0] + path, json=body)
+        try:
+            answer: dict[str, Any] = reply.json()
+        except ValueError:
+            answer = {"error": f"status {reply.status_code}"}
+        if reply.status_code >= 400:
+            raise RuntimeError(f"station: {path}: {answer.get('error', reply.status_code)}")
+        return answer
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class Stage:
+    """Starts what a scenario names, in a folder; `tell` hears what is being done, one line each."""
+
+    def __init__(self, scenario: Scenario, folder: Path, tell: Tell = lambda _line: None) -> None:
+        self.scenario = scenario
+        self.folder = folder
+        self.tell = tell
+        self.troubles: list[Trouble] = []
+        self.parts: dict[str, Part] = {}
+        self.badges: dict[str, BadgeClient] = {}
+        self.hub_ids: dict[str, str] = {}
+        self.uplinks: dict[str, Uplink] = {}
+        self.operators: dict[str, Operator] = {}
+        self.full_disks: set[str] = set()
+        self.station = Station(secrets.token_urlsafe(24))
+        self.password = secrets.token_urlsafe(9)
+        self.station_key = ""
+        self._air: AirControl | None = None
+        self._ports: dict[str, Port] = {}
+
+    @property
+    def air(self) -> AirControl:
+        assert self._air is not None
+        return self._air
+
+    def complain(self, part: str, text: str) -> None:
+        self.troubles.append(Trouble(time.monotonic(), part, text))
+
+    def _port(self, name: str) -> int:
+        return self._ports.setdefault(name, Port()).number
+
+    def _part(self, name: str, argv: list[str]) -> Part:
+        log = self.folder / "logs" / f"{name.replace(':', '-')}.log"
+        part = self.parts[name] = Part(name, argv, log, self.complain)
+        return part
+
+    def _config(self, name: str, text: str) -> str:
+        file = self.folder / f"{name}.toml"
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o600)
+        return str(file)
+
+    # the way up
+
+    async def start(self) -> None:
+        """Everything up, provisioned and enrolled. Raises DidNotStart; `stop` must be called in any case."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await _together([self._start_air(), self._start_broker()])
+        await _together([self._start_station(), *(self._start_badge(badge) for badge in self.scenario.badges)])
+        for badge in self.scenario.badges:
+            await self._provision(badge)
+        await _together(self._start_hub(hub) for hub in self.scenario.hubs)
+        for operator in self.scenario.operators:
+            await self._start_operator(operator)
+        await _together(self._enrol(badge) for badge in self.scenario.badges)
+
+    async def _start_air(self) -> None:
+        part = self._part("air", [*command("tocsin-air"), "run", "--port", str(self._port("air"))])
+        await part.start()
+        self._air = await AirControl.connect(self._port("air"))
+        await self._air.seed(self.scenario.seed)
+
+    async def _start_broker(self) -> None:
+        arguments = ["broker", "--port", str(self._port("broker")), "--kind", self.scenario.broker]
+        part = self._part("broker", [*command("tocsin-station"), *arguments, "--dir", str(self.folder / "broker")])
+        ready = await part.start()
+        self.tell(f"broker: {ready.get('kind', 'ready')} on port {self._port('broker')}")
+
+    async def _start_station(self) -> None:
+        names = [f"station:{number}" for number in range(1, self.scenario.workers + 1)]
+        for name in names:
+            # one after the other: the first makes the database
+            await self._start_worker(name)
+        self.station.urls = [f"http://127.0.0.1:{self._port(name)}" for name in names]
+        self.tell(f"station: console at {self.console}")
+
+    @property
+    def console(self) -> str:
+        """The address of the operators' console."""
+        return f"http://127.0.0.1:{self._port('station:1')}"
+
+    async def _start_worker(self, name: str) -> None:
+        operators = "".join(
+            f'[[operator]]\nname = "{operator}"\npassword = "{self.password}"\n' for operator in self.scenario.operators
+        )
+        config = self._config(
+            name.replace(":", "-"),
+            f"[station]\nport = {self._port(name)}\ndir = {_quoted(self.folder / 'station')}\n"
+            f'api_token = "{self.station.token}"\n'
+            f'[broker]\nhost = "127.0.0.1"\nport = {self._port("broker")}\n{operators}',
+        )
+        part = self._part(name, [*command("tocsin-station"), "run", "--config", config])
+        ready = await part.start()
+        self.station_key = ready["station_key"]
+
+    async def _start_badge(self, badge: Badge) -> None:
+        name = f"badge:{badge.id}"
+        arguments = ["--air", f"127.0.0.1:{self._port('air')}", "--name", name, "--port", str(self._port(name))]
+        arguments += ["--dir", str(self.folder / f"badge-{badge.id}")]
+        if badge.microphone is not None:
+            arguments += ["--microphone", str(badge.microphone)]
+        for broken in badge.broken:
+            arguments += ["--broken", broken]
+        part = self._part(name, [*command("tocsin-badge"), "emulate", *arguments])
+        await part.start()
+        client = BadgeClient(badge.id, f"http://127.0.0.1:{self._port(name)}", self.complain)
+        self.badges[badge.id] = client
+        await client.attach()
+        self.tell(f"badge {badge.id}: panel at {client.url}")
+
+    async def _provision(self, badge: Badge) -> None:
+        """Keys are made once and go to the station and the badge and nowhere else."""
+        client = self.badges[badge.id]
+        try:
+            record = await self.station.post("/api/badges", {"wearer": badge.wearer, "settings": badge.settings})
+            client.number = int(record["badge"])
+            await client.provision({**record, "settings": badge.settings})
+        except (RuntimeError, httpx.HTTPError, BadgeRefused) as error:
+            raise DidNotStart(f"badge {badge.id} could not be provisioned: {error}") from None
+
+    async def _start_hub(self, hub: Hub) -> None:
+        name = f"hub:{hub.id}"
+        uplink = self.uplinks[hub.id] = Uplink(self._port("broker"))
+        await uplink.start()
+        numbers = [self.badges[badge].number for badge in hub.badges]
+        place = ""
+        if hub.location is not None:
+            place = f'[location]\nfixed = "{hub.location}"\n'
+        elif hub.nmea is not None:
+            place = f"[location]\nnmea = {_quoted(hub.nmea)}\n"
+        config = self._config(
+            f"hub-{hub.id}",
+            f'[hub]\ndir = {_quoted(self.folder / f"hub-{hub.id}")}\nname = "{hub.id}"\n'
+            f"enrol = {numbers}\nclock_offset = {hub.clock_offset}\n"
+            f'[radio]\nair = "127.0.0.1:{self._port("air")}"\nname = "{name}"\n'
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {uplink.port}\n'
+            f'[station]\nkey = "{self.station_key}"\n{place}',
+        )
+        part = self._part(name, [*command("tocsin-hub"), "run", "--config", config])
+        ready = await part.start()
+        self.hub_ids[ready["hub_id"]] = hub.id
+        try:
+            await self.station.post(f"/api/hubs/{ready['hub_id']}/accept", {"name": hub.id, "key": ready["key"]})
+        except (RuntimeError, httpx.HTTPError) as error:
+            raise DidNotStart(f"hub {hub.id} was not accepted: {error}") from None
+
+    async def _start_operator(self, name: str) -> None:
+        numbers = {badge: client.number for badge, client in self.badges.items()}
+        operator = self.operators[name] = Operator(name, self.password, self.console, numbers, self.complain, self.tell)
+        await operator.start()
+        try:
+            await asyncio.wait_for(operator.watching.wait(), 20.0)
+        except TimeoutError:
+            raise DidNotStart(f"the console of {name} receives nothing from {self.console}") from None
+
+    async def _enrol(self, badge: Badge) -> None:
+        """The wearer's pairing gesture, until every hub that may has the keys for this badge."""
+        hubs = {hub.id for hub in self.scenario.hubs if badge.id in hub.badges}
+        if not hubs:
+            return
+        client = self.badges[badge.id]
+        end = time.monotonic() + ENROL_S
+        try:
+            await client.do("pair")
+            while not hubs <= await self._links(client.number):
+                if time.monotonic() > end:
+                    missing = ", ".join(sorted(hubs - await self._links(client.number)))
+                    raise DidNotStart(f"badge {badge.id} was not enrolled at hub {missing} within {ENROL_S:g} s")
+                await asyncio.sleep(POLL_S)
+        except (BadgeRefused, httpx.HTTPError) as error:
+            raise DidNotStart(f"badge {badge.id} could not be enrolled: {error}") from None
+        self.tell(f"badge {badge.id}: enrolled at {', '.join(sorted(hubs))}")
+
+    async def _links(self, number: int) -> set[str]:
+        body = await self.station.json("/api/badges")
+        for badge in body["badges"]:
+            if badge["badge"] == number:
+                return {self.hub_ids[hub] for hub in badge["links"] if hub in self.hub_ids}
+        return set()
+
+    async def protected(self, badges: Iterable[str]) -> None:
+        """Waits until each of these badges has felt `protected`. Raises DidNotStart."""
+
+        async def one(badge: str) -> None:
+            def felt(event: dict[str, Any]) -> bool:
+                return event.get("type") == "haptic" and event.get("pattern") == "protected"
+
+            if not await self.badges[badge].wait_for(felt, PROTECTED_S):
+                raise DidNotStart(f"badge {badge} did not feel `protected` within {PROTECTED_S:g} s")
+
+        await _together(one(badge) for badge in badges)
+
+    # what breaks
+
+    async def kill(self, what: str) -> None:
+        """SIGKILL to hub:ID, broker, station (all workers), station:N, badge:ID or operator:NAME."""
+        kind, _, name = what.partition(":")
+        if kind == "operator":
+            await self.operators[name].die()
+            return
+        await asyncio.gather(*(self.parts[part].kill() for part in self._victims(what)))
+
+    async def revive(self, what: str) -> None:
+        """Starts again what `kill` killed. Raises DidNotStart."""
+        kind, _, name = what.partition(":")
+        if kind == "operator":
+            await self.operators[name].start()
+            return
+        for part in self._victims(what):
+            await self.parts[part].start()
+        if kind == "badge":
+            await self.badges[name].attach()
+        if kind == "hub" and name in self.full_disks:
+            self.fill_disk(name)
+
+    def _victims(self, what: str) -> list[str]:
+        if what == "station":
+            return [name for name in self.parts if name.startswith("station:")]
+        return [what]
+
+    def fill_disk(self, hub: str) -> None:
+        """From now on no file of the hub can grow: what a write to a full disk is like."""
+        self.full_disks.add(hub)
+        self._limit_files(hub, 0)
+
+    def empty_disk(self, hub: str) -> None:
+        self.full_disks.discard(hub)
+        self._limit_files(hub, resource.RLIM_INFINITY)
+
+    def _limit_files(self, hub: str, limit: int) -> None:
+        part = self.parts[f"hub:{hub}"]
+        if not part.running:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            _, hard = resource.prlimit(part.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(
+                part.pid, resource.RLIMIT_FSIZE, (limit if limit != resource.RLIM_INFINITY else hard, hard)
+            )
+
+    # the way down
+
+    async def stop(self) -> None:
+        """Everything gone, from the edges inward, so that nobody complains about a partner who left first."""
+        for operator in self.operators.values():
+            await operator.die()
+        for badge in self.badges.values():
+            await badge.close()
+        for kind in ("badge:", "hub:", "station:", "broker", "air"):
+            await asyncio.gather(*(part.stop() for name, part in self.parts.items() if name.startswith(kind)))
+        for uplink in self.uplinks.values():
+            await uplink.stop()
+        if self._air is not None:
+            self._air.close()
+        await self.station.close()
+        for port in self._ports.values():
+            port.close()
+
+
+def _quoted(path: Path) -> str:
+    # a JSON string is a TOML string as well
+    return json.dumps(str(path))
+
+
+async def _together(works: Iterable[Any]) -> None:
+    """All at once; when one fails the others are cancelled and waited for, and its exception is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    if not tasks:
+        return
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,34 @@
+"""What every test may rely on, and what is asked of a machine that claims to test everything.
+
+A test that needs a program which a bare machine does not have (a browser, mosquitto) calls `pytest.skip` with the
+command that installs it. With TOCSIN_REQUIRE_ALL=1, as in continuous integration, a skip is a failure.
+"""
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("TOCSIN_REQUIRE_ALL") == "1"
+
+
+def _refuse(report: Any) -> None:
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"TOCSIN_REQUIRE_ALL=1 and this was not run. {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    _refuse(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    report = yield
+    _refuse(report)
+    return report
