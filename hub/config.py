@@ -108,12 +108,12 @@ def _station_key(value: Any) -> bytes:
 KEYS: dict[str, dict[str, Key]] = {
     "hub": {
         "dir": Key("var/hub", "folder for the hub's identity, keys and outbox; relative to this file", _text()),
-        "name": Key("hub", "what operators call it", _text("[A-Za-z0-9_.-]{1,32}", "1 to 32 letters, digits, _ . or -")),
+        "name": Key("hub", "what operators call it", _text("[A-Za-z0-9_.-]{1,32}", "1 to 32 of A-Z a-z 0-9 _ . -")),
         "enrol": Key(True, "badges in their pairing window that it takes: true (all), false, or a list", _enrol),
-        "clock_offset": Key(0.0, "seconds by which its wall clock is made wrong, for drills", _number(-1e9, 1e9, " seconds")),
+        "clock_offset": Key(0.0, "seconds that its wall clock is wrong, for drills", _number(-1e9, 1e9, " seconds")),
     },
     "radio": {
-        "adapter": Key(None, "Bluetooth adapter, as hci0; the system's default without it", _text("[a-z0-9]{1,16}", "as hci0")),
+        "adapter": Key(None, "Bluetooth adapter; the system's default without it", _text("[a-z0-9]{1,16}", "as hci0")),
         "air": Key(None, "simulated air, host:port, instead of an adapter", _address),
         "name": Key(None, "name on the simulated air; hub:NAME without it", _text("[A-Za-z0-9_.:-]{1,64}", "a name")),
     },
@@ -122,7 +122,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "port": Key(1883, "its port", _whole(1, 65535)),
         "user": Key(None, "user name at the broker", _text()),
         "password": Key(None, "password at the broker", _text()),
-        "keepalive": Key(2, "seconds of silence after which the broker is asked whether it lives", _whole(1, 60, " seconds")),
+        "keepalive": Key(2, "seconds of silence until the broker is asked for a sign", _whole(1, 60, " seconds")),
         "version": Key("auto", "auto: 5 where the broker offers it, else 3.1.1", _one_of("auto", "5", "3.1.1")),
     },
     "station": {
@@ -136,7 +136,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "baud": Key(9600, "of the serial port", _whole(1200, 921_600)),
     },
     "audio": {
-        "max_mb": Key(512, "disk that sound may take while it waits for the station", _whole(1, 1_000_000, " megabytes")),
+        "max_mb": Key(512, "disk for sound that waits for the station", _whole(1, 1_000_000, " megabytes")),
     },
     "log": {
         "level": Key("info", "how much is told on stderr", _one_of("debug", "info", "warning", "error")),
@@ -276,7 +276,11 @@ def table() -> str:
     for section, keys in KEYS.items():
         for name, key in keys.items():
             default = (
-                "none" if key.default is None else str(key.default).lower() if key.default is True else key.default
+                "none"
+                if key.default is None
+                else str(key.default).lower()
+                if isinstance(key.default, bool)
+                else key.default
             )
             lines.append(f"[{section}] {name:13} {default!s:12} {key.meaning}")
     return "\n".join(lines)

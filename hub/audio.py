@@ -1,0 +1,328 @@
+"""Sound through the hub: live at once, stored at the same time, and sent again until the station has it.
+
+The hub cannot hear what it carries. A packet is published in the next batch after it came, whether it is stored yet
+or not; the badge is told of it (AUDIO_ACK) when it is stored, and may then forget it; the station's receipt deletes
+it here. What was not delivered live goes out as backlog, when no alarm waits and the network has room.
+
+A capture may have begun with another hub. So where packet 0 does not come, acknowledging waits for BASE_MS and then
+begins with the lowest packet seen: the badge has got rid of everything below it elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hub.audiostore import AudioStore, CaptureKey, Change
+from hub.clock import Clock
+from hub.outbox import StoreFailed
+from protocol import link
+
+logger = logging.getLogger("hub.audio")
+
+Packets = list[tuple[int, bytes]]
+
+TICK_S = 0.08  # a batch holds the three or four packets of this time; more would be felt as delay
+BATCH = 8  # packets in one message: about 2 kB
+LIVE_BYTES = 65_536  # given to the broker and not yet taken by it; beyond this even live sound waits its turn
+BACKLOG_BYTES = 16_384  # the same for backlog: what an alarm may find before it on a slow network
+RESEND_MS = 4000  # until a packet without receipt is sent again
+BASE_MS = 1000
+UNSTORED_MAX = 2400  # packets kept in memory while the disk fails: a minute of one badge
+AHEAD_MAX = 200_000  # packets beyond a gap, 80 minutes
+SCAN = 2000  # packet numbers looked at in one tick
+USED_EVERY_S = 5.0
+IDLE_MS = 600_000  # a capture that is delivered and silent is forgotten
+
+
+@dataclass
+class _Capture:
+    key: CaptureKey
+    first_ms: int
+    next_index: int | None = None
+    beyond: set[int] = field(default_factory=set)
+    live: Packets = field(default_factory=list)
+    unstored: dict[int, bytes] = field(default_factory=dict)
+    stored: set[int] = field(default_factory=set)
+    delivered: list[tuple[int, int]] = field(default_factory=list)
+    sent: dict[int, int] = field(default_factory=dict)
+    cursor: int = 0
+    touched_ms: int = 0
+    acknowledge: bool = False
+
+    def has(self, index: int) -> bool:
+        known = self.next_index is not None and index < self.next_index
+        return known or index in self.beyond or index in self.unstored
+
+
+class Spool:
+    """Sound of all badges.
+
+    `publish(badge, boot, capture, packets, done)` gives a message to the broker and calls `done` when the broker has
+    it; False when it cannot now. `acknowledge(badge, body)` sends an AUDIO_ACK. `alarm_waits()` holds the backlog
+    back. `problem` is what is wrong with the disk, or "".
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        max_bytes: int,
+        publish: Callable[[int, bytes, int, Packets, Callable[[], None]], bool],
+        acknowledge: Callable[[int, bytes], None],
+        alarm_waits: Callable[[], bool],
+    ) -> None:
+        self.problem = ""
+        self.full = False
+        self._store = AudioStore(path)
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._publish = publish
+        self._acknowledge = acknowledge
+        self._alarm_waits = alarm_waits
+        self._captures: dict[CaptureKey, _Capture] = {}
+        self._flying = 0
+        self._epoch = 0
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "audio")
+        self._measured = float("-inf")
+
+    def load(self) -> None:
+        """Read what an earlier run left; never raises for a bad file or disk."""
+        now = self._clock.now_ms()
+        try:
+            for stored in self._store.load():
+                capture = _Capture(stored.key, now, touched_ms=now)
+                capture.stored = set(stored.positions)
+                capture.beyond = {p for p in stored.positions if p >= stored.next_index}
+                if stored.next_index or 0 in capture.beyond:
+                    capture.next_index = stored.next_index
+                self._captures[stored.key] = capture
+        except StoreFailed as failed:
+            self._failed(failed)
+        if self._store.set_aside:
+            logger.warning("disk: the sound store was damaged and is set aside as %s", self._store.set_aside.name)
+        self._wake.set()
+
+    def waiting(self) -> int:
+        """Packets that the station has not confirmed."""
+        return sum(len(c.stored) + len(c.unstored) for c in self._captures.values())
+
+    def received(self, badge: int, boot: bytes, number: int, index: int, sealed: bytes) -> None:
+        """A packet from a badge, in any order, any number of times."""
+        now = self._clock.now_ms()
+        capture = self._captures.get((badge, boot, number))
+        if capture is None:
+            capture = self._captures[(badge, boot, number)] = _Capture((badge, boot, number), now)
+        capture.touched_ms = now
+        capture.acknowledge = True
+        self._wake.set()
+        if capture.has(index):
+            return
+        capture.live.append((index, sealed))
+        if self.full or len(capture.beyond) >= AHEAD_MAX:
+            return  # not stored, so not acknowledged: the badge keeps it
+        capture.unstored[index] = sealed
+        if self.problem and len(capture.unstored) > UNSTORED_MAX:
+            del capture.unstored[min(capture.unstored)]
+
+    def receipt(self, badge: int, boot: bytes, number: int, ranges: list[tuple[int, int]]) -> None:
+        """The station has these packets: first and last number of each range."""
+        capture = self._captures.get((badge, boot, number))
+        if capture is None:
+            return
+        for first, last in ranges:
+            inside = {p for p in capture.stored if first <= p <= last} if last - first > SCAN else None
+            for index in inside if inside is not None else range(first, last + 1):
+                capture.stored.discard(index)
+                capture.sent.pop(index, None)
+            capture.delivered.append((first, last))
+        self._wake.set()
+
+    def connected(self) -> None:
+        """The broker is there (again): what flew is lost, the backlog begins from its start."""
+        self._flying = 0
+        self._epoch += 1
+        for capture in self._captures.values():
+            capture.cursor = 0
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Batch, store, acknowledge and send for ever; cancel it to stop, then call close()."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(TICK_S)
+            self._wake.clear()
+            self._send_live()
+            await self._commit()
+            await self._send_backlog()
+            self._forget()
+            if any(c.live or c.unstored or c.delivered or c.stored for c in self._captures.values()):
+                self._wake.set()
+
+    async def close(self) -> None:
+        """Store what is left, if the disk takes it, and close the file."""
+        await self._commit()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+        self._thread.shutdown()
+
+    # ------------------------------------------------------------------ sending
+
+    def _send(self, capture: _Capture, packets: Packets) -> bool:
+        size = sum(len(sealed) + 5 for _, sealed in packets)
+        epoch = self._epoch
+
+        def done() -> None:
+            if epoch == self._epoch:
+                self._flying -= size
+
+        badge, boot, number = capture.key
+        if not self._publish(badge, boot, number, packets, done):
+            return False
+        self._flying += size
+        now = self._clock.now_ms()
+        for index, _ in packets:
+            capture.sent[index] = now
+        return True
+
+    def _send_live(self) -> None:
+        for capture in self._captures.values():
+            live, capture.live = capture.live, []
+            for start in range(0, len(live), BATCH):
+                if self._flying >= LIVE_BYTES or not self._send(capture, live[start : start + BATCH]):
+                    break  # it is stored, and goes out as backlog
+
+    async def _send_backlog(self) -> None:
+        now = self._clock.now_ms()
+        for capture in list(self._captures.values()):
+            while capture.stored and self._flying < BACKLOG_BYTES and not self._alarm_waits():
+                wanted = self._overdue(capture, now)
+                if not wanted:
+                    break
+                loop = asyncio.get_running_loop()
+                try:
+                    packets = await loop.run_in_executor(self._thread, self._store.read, capture.key, wanted)
+                except StoreFailed as failed:
+                    self._failed(failed)
+                    return
+                if not packets:
+                    capture.stored.difference_update(wanted)  # set aside with a damaged file
+                elif not self._send(capture, packets):
+                    capture.cursor = wanted[0]
+                    return
+
+    def _overdue(self, capture: _Capture, now_ms: int) -> list[int]:
+        """The next packets of the backlog; the search goes on where it ended."""
+        wanted: list[int] = []
+        last = max(capture.stored)
+        for _ in range(SCAN):
+            if capture.cursor > last:
+                capture.cursor = min(capture.stored)
+                break
+            index = capture.cursor
+            capture.cursor += 1
+            if index in capture.stored and now_ms - capture.sent.get(index, now_ms - RESEND_MS) >= RESEND_MS:
+                wanted.append(index)
+                if len(wanted) == BATCH:
+                    break
+        return wanted
+
+    # ------------------------------------------------------------------ storing
+
+    async def _commit(self) -> None:
+        now = self._clock.now_ms()
+        changes: dict[CaptureKey, Change] = {}
+        positions: dict[CaptureKey, int | None] = {}
+        for key, capture in self._captures.items():
+            if capture.unstored or capture.delivered or (capture.next_index is None and capture.beyond):
+                positions[key] = _position(capture, now)
+                changes[key] = Change(sorted(capture.unstored.items()), positions[key] or 0, capture.delivered)
+                capture.delivered = []
+        if changes:
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._thread, self._store.apply, changes)
+            except StoreFailed as failed:
+                self._failed(failed)
+                for key, change in changes.items():
+                    self._captures[key].delivered[:0] = change.delivered
+                return
+            if self.problem:
+                logger.info("disk: takes sound again")
+                self.problem = ""
+            for key, change in changes.items():
+                _stored(self._captures[key], change, positions[key])
+            await self._measure()
+        for capture in self._captures.values():
+            if capture.acknowledge and capture.next_index is not None:
+                capture.acknowledge = False
+                badge, boot, number = capture.key
+                self._acknowledge(badge, link.pack_audio_ack(boot, number, capture.next_index, _bits(capture)))
+
+    async def _measure(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._measured < USED_EVERY_S:
+            return
+        self._measured = now
+        try:
+            used = await asyncio.get_running_loop().run_in_executor(self._thread, self._store.used)
+        except StoreFailed as failed:
+            self._failed(failed)
+            return
+        if self.full != (used > self._max_bytes):
+            self.full = not self.full
+            if self.full:
+                logger.warning("sound takes %d MB: no more is stored until the station has some", used // 1_000_000)
+
+    def _forget(self) -> None:
+        now = self._clock.now_ms()
+        for key, capture in list(self._captures.items()):
+            idle = not (capture.live or capture.unstored or capture.stored or capture.delivered)
+            if idle and now - capture.touched_ms > IDLE_MS:
+                del self._captures[key]
+
+    def _failed(self, failed: StoreFailed) -> None:
+        if not self.problem:
+            logger.warning("disk: %s; sound goes on live and stays on the badge", failed)
+        self.problem = str(failed)
+
+
+def _position(capture: _Capture, now_ms: int) -> int | None:
+    """Below which everything will be stored once the unstored packets are; None while it cannot be said."""
+    position = capture.next_index
+    if position is None:
+        if 0 in capture.beyond or 0 in capture.unstored:
+            position = 0
+        elif now_ms - capture.first_ms >= BASE_MS:
+            position = min(capture.beyond | capture.unstored.keys(), default=None)
+        if position is None:
+            return None
+    while position in capture.beyond or position in capture.unstored:
+        position += 1
+    return position
+
+
+def _stored(capture: _Capture, change: Change, position: int | None) -> None:
+    """A change is on disk."""
+    delivered = change.delivered + capture.delivered
+    for index, _ in change.packets:
+        capture.unstored.pop(index, None)
+        capture.beyond.add(index)
+        if not any(first <= index <= last for first, last in delivered):
+            capture.stored.add(index)
+    if position is None:
+        return
+    if capture.next_index is None:
+        capture.next_index = min(capture.beyond, default=position)
+    while capture.next_index < position:
+        capture.beyond.discard(capture.next_index)
+        capture.next_index += 1
+
+
+def _bits(capture: _Capture) -> int:
+    first = (capture.next_index or 0) + 1
+    return sum(1 << bit for bit in range(64) if first + bit in capture.beyond)

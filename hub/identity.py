@@ -1,0 +1,185 @@
+"""Who this hub is, and the keys that it was given: two files that only the hub's own user can read.
+
+`identity.json` is made at the first start and never changes: an Ed25519 key that signs what the hub says, and an
+X25519 key to which the station seals other keys. `keys.json` is what the station sent: group keys, by which beacons
+are routed, and one link key for each badge that is enrolled here. Neither file opens a word of speech or a sealed
+event; with both, a thief could pretend to be this hub until the station revokes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from protocol import relay
+from protocol.beacon import Group
+from protocol.crypto import Forged
+from protocol.events import Malformed
+
+IDENTITY = "identity.json"
+KEYS = "keys.json"
+BOOT = "boot"
+GROUPS_MAX = 16  # a council rotates its key; older ones are accepted for 90 days
+LINKS_MAX = 10_000
+
+
+class IdentityError(Exception):
+    """The hub's identity cannot be read or made. The text says which file and why."""
+
+
+class Identity:
+    """The hub's own keys. `hub_id`: 8 bytes of the SHA-256 of the public signing key."""
+
+    def __init__(self, signing: Ed25519PrivateKey, exchange: X25519PrivateKey) -> None:
+        self._signing = signing
+        self._exchange = exchange
+        self.public = signing.public_key().public_bytes_raw()
+        self.exchange_public = exchange.public_key().public_bytes_raw()
+        self.hub_id = sha256(self.public).digest()[: relay.HUB_ID]
+
+    def sign(self, text: bytes) -> bytes:
+        """An Ed25519 signature, 64 bytes."""
+        return self._signing.sign(text)
+
+    def shared(self, ephemeral: bytes) -> bytes:
+        """The X25519 secret shared with the owner of a public key (32 bytes). Raises ValueError for a bad one."""
+        return self._exchange.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+
+    @classmethod
+    def load(cls, folder: Path) -> Identity:
+        """Read the identity, or make one where there is none. Raises IdentityError."""
+        path = folder / IDENTITY
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                fresh = {"ed25519": secrets.token_hex(32), "x25519": secrets.token_hex(32)}
+                write_private(path, json.dumps(fresh).encode())
+            stored = json.loads(path.read_bytes())
+            return cls(
+                Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["ed25519"])),
+                X25519PrivateKey.from_private_bytes(bytes.fromhex(stored["x25519"])),
+            )
+        except OSError as problem:
+            raise IdentityError(f"{path}: {problem.strerror or problem}") from problem
+        except (ValueError, KeyError, TypeError) as problem:
+            raise IdentityError(
+                f"{path}: damaged; restore it from a copy, or remove it and let a supervisor accept the hub anew"
+            ) from problem
+
+
+def verifier(public: bytes) -> Callable[[bytes, bytes], bool]:
+    """A function verify(signature, text) for an Ed25519 public key. Raises ValueError for a bad key."""
+    key = Ed25519PublicKey.from_public_bytes(public)
+
+    def verify(signature: bytes, text: bytes) -> bool:
+        try:
+            key.verify(signature, text)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify
+
+
+class KeyRing:
+    """What the station gave this hub. `number` increases with every change at the station."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / KEYS
+        self.number = -1
+        self.groups: list[Group] = []
+        self.links: dict[int, bytes] = {}
+        self.problem = ""
+        try:
+            self._take(json.loads(self._path.read_bytes()))
+        except FileNotFoundError:
+            pass
+        except OSError as problem:
+            self.problem = f"{self._path}: {problem.strerror or problem}"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # the station sends them again as soon as it hears the hub's hello
+            self.problem = f"{self._path}: damaged, waiting for the station to send the keys again"
+
+    def open(self, identity: Identity, payload: bytes) -> bool:
+        """Take what the station sealed to this hub; False for older keys than those here.
+
+        Raises Forged or Malformed. They hold in memory even when they cannot be stored: `problem` says so then.
+        """
+        try:
+            text = relay.open_keys(identity.shared, identity.hub_id, payload)
+        except ValueError as problem:
+            raise Forged from problem
+        try:
+            stored = json.loads(text)
+            if int(stored["number"]) < self.number:
+                return False
+            self._take(stored)
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise Malformed("keys from the station") from problem
+        try:
+            write_private(self._path, text)
+            self.problem = ""
+        except OSError as problem:
+            self.problem = f"{self._path}: {problem.strerror or problem}"
+        return True
+
+    def _take(self, stored: dict[str, object]) -> None:
+        group, links, number = stored["group"], stored["links"], stored["number"]
+        if not isinstance(group, list) or not isinstance(links, dict) or not isinstance(number, int):
+            raise TypeError
+        if len(group) > GROUPS_MAX or len(links) > LINKS_MAX:
+            raise ValueError
+        groups = [Group(bytes.fromhex(key)) for key in group]
+        keys = {int(badge): bytes.fromhex(key) for badge, key in links.items()}
+        if any(len(key) != 16 for key in keys.values()):
+            raise ValueError
+        self.groups, self.links, self.number = groups, keys, number
+
+
+def next_boot(folder: Path) -> int:
+    """Count this start of the hub, 1..2^32-1. Where the count cannot be stored it is random, and large."""
+    path = folder / BOOT
+    try:
+        boot = int(path.read_text()) + 1
+    except FileNotFoundError:
+        boot = 1
+    except (OSError, ValueError):
+        boot = secrets.randbelow(1 << 31) + (1 << 31)
+    boot = boot & 0xFFFFFFFF or 1
+    try:
+        write_private(path, str(boot).encode())
+    except OSError:
+        boot = secrets.randbelow(1 << 31) + (1 << 31)
+    return boot
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file in one step, readable by its owner alone. Raises OSError, and leaves the old one then."""
+    part = path.with_name(path.name + ".part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    with contextlib.suppress(OSError):  # some file systems have no directory to synchronise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
