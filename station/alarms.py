@@ -62,10 +62,9 @@ def signal(work: Work, badge: Badge, event: BadgeEvent, kind: str, visit: Visit 
     """An event of a badge that alarms: the alarm it belongs to, made if there is none."""
     incident = event.incident if event.incident != NONE else event.ident
     alarm = _belongs_to(work, badge, event, kind, visit)
-    if alarm is not None and alarm.closed_at is not None:
-        # raised before the alarm was closed and only late in coming: part of what was dealt with
-        if event.uncertain or event.raised_at > alarm.closed_at:
-            alarm = None
+    # what was raised before the closing and is only late in coming is part of what was dealt with
+    if alarm is not None and alarm.closed_at is not None and _after(event, alarm.closed_at):
+        alarm = None
     if alarm is None:
         alarm = _open(work, badge, event, kind, visit)
         _know(work, alarm, incident)
@@ -81,6 +80,10 @@ def signal(work: Work, badge: Badge, event: BadgeEvent, kind: str, visit: Visit 
     _earlier_cancel(work, alarm, incident)
     work.alarm_changed(alarm, "signal")
     return alarm
+
+
+def _after(event: BadgeEvent, at: float) -> bool:
+    return event.uncertain or event.raised_at > at
 
 
 def _belongs_to(work: Work, badge: Badge, event: BadgeEvent, kind: str, visit: Visit | None) -> Alarm | None:
@@ -291,6 +294,7 @@ def _own(work: Work, alarm: Alarm, operator: str) -> None:
     alarm.claimed_at = alarm.claimed_at or work.now
     alarm.level = max(alarm.level, kinds.CLAIMED)
     alarm.returned = False
+    alarm.escalated_at = alarm.escalation = None  # somebody acts now; the timeline keeps that and why it was
     tick(work, operator)
 
 

@@ -55,8 +55,8 @@ class AlarmsTable:
 class VisitsTable:
     """`[visits]`: minutes, and how many extensions a visit may have."""
 
-    minutes: float = 30.0
-    grace: float = 1.0
+    minutes: float = 60.0
+    grace: float = 2.0
     extend_minutes: float = 15.0
     extend_max: int = 4
 

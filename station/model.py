@@ -110,14 +110,11 @@ class Badge(Base):
     settings_version: Mapped[int] = mapped_column(default=0)
     settings_known: Mapped[int] = mapped_column(default=0)
     down_number: Mapped[int] = mapped_column(_Big, default=0)  # of the last message to it
-    group_key: Mapped[int | None]  # newest that it has confirmed
-    group_key_number: Mapped[int | None] = mapped_column(_Big)  # message that carried a newer one
     boot: Mapped[bytes | None]  # the current one
     battery: Mapped[int | None]
     heard_at: Mapped[float | None]
     heard_hub: Mapped[str | None] = mapped_column(String(16))
     incident: Mapped[bytes | None]  # which one it handles, as it last said; zeros: none
-    visit_known: Mapped[int] = mapped_column(default=0)
     tested_at: Mapped[float | None]
 
     wearer: Mapped[Wearer] = relationship(lazy="joined")
@@ -237,6 +234,7 @@ class BadgeEvent(Base):
     """What a badge told."""
 
     __tablename__ = "events"
+    __table_args__ = (Index(None, "badge", "kind", "received_at"),)
 
     badge: Mapped[int] = mapped_column(primary_key=True)
     ident: Mapped[bytes] = mapped_column(primary_key=True)
@@ -382,7 +380,8 @@ class Visit(Base):
     marked_at: Mapped[float | None]  # what the running interval counts from; older marks change nothing
     due_at: Mapped[float]
     armed_at: Mapped[float | None]
-    told_at: Mapped[float | None]  # when the wearer was last told that the badge was silent
+    told_at: Mapped[float | None]  # when the wearer was told that the badge was silent at the start
+    orders: Mapped[int] = mapped_column(default=0)  # how often its times are still to be repeated to the badge
     overdue_at: Mapped[float | None]
     ended_at: Mapped[float | None]
     cancelled: Mapped[bool] = mapped_column(default=False)

@@ -1,0 +1,226 @@
+"""Events and beacons of badges: taken once each, in any order, by any hub, and answered every time.
+
+The identity is the key: the first arrival makes the event, later ones add their hub's facts. A beacon that comes
+first makes an event of which only the kind is known; its sealed envelope completes it. The answer is a signed
+RECEIPT that retires the hub's row and carries the badge-sealed one: which event, and how the incident stands.
+"""
+
+from typing import Any
+
+from protocol import beacon as beacons
+from protocol import downlink, events, kinds, relay
+from protocol.crypto import Forged
+from protocol.events import Malformed
+from protocol.ident import NONE
+from station import alarms, archive, downlinks, enrol, views, visits
+from station.ingest import facts as common
+from station.ingest.place import place_of
+from station.model import Alarm, Badge, BadgeEvent, Boot, Hub, Identity, Sighting, Visit
+from station.work import Work
+
+_VISIT_KINDS = (kinds.VISIT_START, kinds.VISIT_END, kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_ARMED)
+
+
+def take_event(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> None:
+    """An event that came over a connection. Raises Malformed for a payload that is none."""
+    number, _, row_ident, _, _, _, blob = relay.unpack_event(up.payload)
+    badge = work.badge(number)
+    found = work.core.keyring.of_badge(work.db, number) if badge else None
+    if badge is None or found is None:
+        work.count("badge unknown")
+        _reject(work, hub, number, row_ident)
+        return
+    try:
+        event, boot, uplink = events.open_event(found[1].events, number, blob)
+    except Forged:
+        work.count("event forged")
+        _reject(work, hub, number, row_ident)
+        return
+    except Malformed:
+        work.count("event malformed")
+        _reject(work, hub, number, row_ident)
+        return
+    held = up.held_ms / 1000
+    run, _ = common.uplink(work, badge, hub, boot, uplink, held)
+    common.battery(work, badge, event.battery)
+    arrived = BadgeEvent(
+        badge=number,
+        ident=event.ident,
+        kind=event.kind,
+        incident=event.incident,
+        body=event.body,
+        flags=event.flags,
+        battery=event.battery,
+        raised_at=work.now - held - event.age_ms / 1000,
+        uncertain=bool(facts.get("uncertain")) or event.age_ms == events.AGE_MAX,
+        received_at=work.now,
+        via="connection",
+        hub=hub.id,
+    )
+    try:
+        taken = _take(work, badge, hub, arrived, sealed=True)
+    except Malformed:
+        # authentic and not understood: nobody will ever understand it, and the badge should stop sending it
+        work.count("event malformed")
+        blob_down = downlinks.seal(work, badge, downlink.REJECTED, boot, downlinks.newest_echo(run), event.ident)
+        _reject(work, hub, number, row_ident, blob_down or b"")
+        return
+    _sight(work, taken, hub, "connection", common.signal_strength(work, badge, hub, facts), up, facts)
+    _receipt(work, badge, hub, run, row_ident, taken)
+
+
+def take_beacon(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> None:
+    """An event, or mere presence, that was heard as a beacon. Raises Malformed for a payload that is none."""
+    heard = relay.unpack_beacon(up.payload)
+    badge = work.badge(heard.badge)
+    found = work.core.keyring.of_badge(work.db, heard.badge) if badge else None
+    kind = beacons.verify(found[1].beacon, heard) if found else None
+    if badge is None or kind is None:
+        work.count("beacon forged" if found else "badge unknown")
+        _reject(work, hub, heard.badge, heard.ident)
+        return
+    held = up.held_ms / 1000
+    run = common.beacon(work, badge, hub, heard.boot, heard.rotation, held)
+    rssi = common.signal_strength(work, badge, hub, facts)
+    if not beacons.announces(kind):
+        _answer(work, badge, hub, run, heard.ident, downlink.PROOF, downlinks.state_body(work, badge.number, NONE))
+        return
+    arrived = BadgeEvent(
+        badge=heard.badge,
+        ident=heard.ident,
+        kind=kind,
+        incident=NONE,
+        # a duress carries no body here; what it imitates is what the hub was shown
+        body=bytes((heard.kind,)) if kind == kinds.DURESS else b"",
+        flags=events.ON_BEACON,
+        battery=None,
+        raised_at=work.now - held,
+        uncertain=True,
+        received_at=work.now,
+        via="beacon",
+        hub=hub.id,
+    )
+    taken = _take(work, badge, hub, arrived, sealed=False)
+    _sight(work, taken, hub, "beacon", rssi, up, facts)
+    _receipt(work, badge, hub, run, heard.ident, taken)
+
+
+def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:
+    """The event of this identity: the one that just came, or the one that was known. Raises Malformed."""
+    known = work.db.get(Identity, (badge.number, arrived.ident))
+    event = work.db.get(BadgeEvent, (badge.number, arrived.ident))
+    if known is not None and (known.sealed or not sealed):
+        work.count("duplicate")
+        # purged: its identity is all that is left, and enough to answer
+        return event if event is not None else arrived
+    _check(arrived)
+    if known is None:
+        work.db.add(Identity(badge=badge.number, ident=arrived.ident, received_at=work.now, sealed=sealed))
+        work.db.add(arrived)
+        event = arrived
+    else:
+        known.sealed = True
+        if event is None:
+            return arrived
+        # the envelope knows what its beacon could not say; when it arrived first stays
+        event.incident, event.body, event.flags = arrived.incident, arrived.body, arrived.flags
+        event.battery, event.kind = arrived.battery, arrived.kind
+        event.raised_at, event.uncertain = arrived.raised_at, arrived.uncertain
+    work.db.flush()
+    _apply(work, badge, hub, event, first=known is None)
+    work.db.flush()
+    return event
+
+
+def _check(event: BadgeEvent) -> None:
+    """Raise Malformed for a body that its kind does not have, before anything is stored."""
+    if event.kind >= len(kinds.NAMES):
+        raise Malformed(f"kind {event.kind}")
+    if event.kind in (kinds.AUDIO_START, kinds.AUDIO_END):
+        events.unpack_audio(event.body)
+    elif event.kind == kinds.DURESS:
+        events.unpack_duress(event.body)
+    elif event.kind in _VISIT_KINDS and event.body:
+        events.unpack_visit(event.body)
+
+
+def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -> None:
+    kind = event.kind
+    if kind == kinds.DURESS:
+        imitates, number, ref = events.unpack_duress(event.body)
+        visit = _visit_of_duress(work, badge, event, imitates, number, ref, first)
+        alarms.signal(work, badge, event, "duress", visit)
+    elif kind == kinds.MISSED_CHECK_IN:
+        alarms.signal(work, badge, event, "missed_check_in", visits.missed_on_badge(work, badge, event.body))
+    elif kind in kinds.ALARMS:
+        alarms.signal(work, badge, event, kinds.name(kind), visits.current(work, badge.number))
+    elif kind == kinds.CANCEL:
+        alarms.cancel(work, badge, event)
+    elif kind in _VISIT_KINDS:
+        # what a beacon already did for the current visit is not done again by the envelope
+        if first or kind == kinds.VISIT_START:
+            visits.from_badge(work, badge, event, kind, event.body)
+    elif kind == kinds.ENROL:
+        enrol.enrolled(work, badge, hub)
+    elif kind == kinds.TEST:
+        work.notice("test", views.test(work.db, event))
+    elif kind in (kinds.AUDIO_START, kinds.AUDIO_END):
+        archive.announced(work, badge, event)
+    elif kind == kinds.BOOTED:
+        alarm = downlinks.open_alarm(work, badge.number)
+        if alarm is not None and first:
+            work.log(alarm, "signal", text="the badge restarted", at=event.raised_at)
+
+
+def _visit_of_duress(
+    work: Work, badge: Badge, event: BadgeEvent, imitates: int, number: int, ref: bytes, first: bool
+) -> Visit | None:
+    """To anybody present the imitated act must work as ever: the timer restarts, the visit ends."""
+    body = b""
+    if number or ref != NONE:
+        body = events.pack_visit(number, ref, 0, 0, 0)[:12]
+    visit = visits.find(work, badge.number, body)
+    if first and imitates in (kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_END):
+        visits.from_badge(work, badge, event, imitates, body)
+    return visit
+
+
+def _sight(
+    work: Work, event: BadgeEvent, hub: Hub, via: str, rssi: int | None, up: relay.Up, facts: dict[str, Any]
+) -> None:
+    """Keep what this hub knows of the event: each one's first facts."""
+    if work.db.get(Sighting, (event.badge, event.ident, hub.id, via)) is not None:
+        return
+    place = place_of(facts, work.now - up.held_ms / 1000) or hub.place
+    work.db.add(
+        Sighting(badge=event.badge, ident=event.ident, hub=hub.id, via=via, at=work.now, rssi=rssi, place=place)
+    )
+    alarm = work.alarm(event.alarm_id) if event.alarm_id is not None else None
+    if alarm is not None:
+        work.alarm_changed(alarm, "signal")
+
+
+# --- answers ----------------------------------------------------------------------------------------------------
+
+
+def _receipt(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, event: BadgeEvent) -> None:
+    alarm = work.db.get(Alarm, event.alarm_id) if event.alarm_id is not None else None
+    incident = event.incident
+    if incident == NONE and alarm is not None:
+        # by beacon the badge has not said which incident this is
+        incident = alarm.ident if alarm.ident != NONE else event.ident
+    if alarm is None:
+        alarm = downlinks.find_alarm(work, badge.number, incident)
+    body = downlink.pack_receipt(event.ident, *downlinks.state_of(alarm, incident))
+    _answer(work, badge, hub, run, row_ident, downlink.RECEIPT, body)
+    if event.receipt is None and event.kind == kinds.TEST:
+        event.receipt = badge.down_number
+
+
+def _answer(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, kind: int, body: bytes) -> None:
+    blob = downlinks.seal(work, badge, kind, run.boot, downlinks.newest_echo(run), body) or b""
+    downlinks.hub_message(work, hub, relay.RECEIPT, relay.pack_receipt(badge.number, row_ident, blob))
+
+
+def _reject(work: Work, hub: Hub, badge: int, ident: bytes, blob: bytes = b"") -> None:
+    downlinks.hub_message(work, hub, relay.REJECTED, relay.pack_receipt(badge, ident, blob))

@@ -1,0 +1,79 @@
+"""What went quiet or runs low: open entries that somebody should look at, and their end.
+
+Only what is authentic counts as a sign of life. In a visit 90 s of silence are a loss (modelled on EN 50136),
+outside one much more.
+"""
+
+from sqlalchemy import select
+
+from station import views
+from station.model import Badge, Hub, Link, Supervision, Visit
+from station.work import Work
+
+LOW, CRITICAL = 20, 10  # percent
+_RECOVERED = 5  # percent above the threshold before an entry ends, so that a tired battery does not flicker
+
+
+def raise_entry(work: Work, what: str, state: str, text: str) -> None:
+    """Open an entry, unless the same one is open."""
+    if _find(work, what, state) is not None:
+        return
+    row = Supervision(what=what, state=state, at=work.now, text=text)
+    work.db.add(row)
+    work.notice("device", views.supervision(row))
+
+
+def settle(work: Work, what: str, state: str) -> None:
+    """End an entry, if it is open."""
+    row = _find(work, what, state)
+    if row is not None:
+        row.until = work.now
+        work.notice("device", views.supervision(row))
+
+
+def _find(work: Work, what: str, state: str) -> Supervision | None:
+    return work.db.scalar(
+        select(Supervision)
+        .where(Supervision.what == what, Supervision.state == state, Supervision.until.is_(None))
+        .limit(1)
+    )
+
+
+def battery(work: Work, what: str, percent: int) -> None:
+    """A device told how full its battery is."""
+    for state, limit in (("battery_low", LOW), ("battery_critical", CRITICAL)):
+        if percent <= limit:
+            raise_entry(work, what, state, f"battery at {percent} %")
+        elif percent >= limit + _RECOVERED:
+            settle(work, what, state)
+
+
+def badge_heard(work: Work, badge: Badge, hub: Hub, at: float) -> None:
+    """A badge gave a sign of life."""
+    badge.heard_at = max(badge.heard_at or 0.0, at)
+    badge.heard_hub = hub.id
+    settle(work, f"badge:{badge.number}", "lost")
+
+
+def hub_heard(work: Work, hub: Hub) -> None:
+    """A hub gave a sign of life."""
+    hub.heard_at = work.now
+    settle(work, f"hub:{hub.id}", "lost")
+
+
+def watch(work: Work) -> None:
+    """Open entries for what has been silent too long."""
+    limits = work.core.config.supervision
+    out = set(work.db.scalars(select(Visit.badge).where(Visit.started_at.is_not(None), Visit.ended_at.is_(None))))
+    needed = set(work.db.scalars(select(Link.hub).where(Link.badge.in_(out)))) if out else set()
+    # while the station was down it heard nobody
+    since = work.core.started_at
+    for badge in work.db.scalars(select(Badge).where(Badge.revoked_at.is_(None))):
+        limit = limits.lost if badge.number in out else limits.lost_idle
+        if badge.heard_at is not None and work.now - max(badge.heard_at, since) > limit:
+            where = "in a visit" if badge.number in out else "outside a visit"
+            raise_entry(work, f"badge:{badge.number}", "lost", f"nothing heard for {limit:.0f} s, {where}")
+    for hub in work.db.scalars(select(Hub).where(Hub.accepted_at.is_not(None), Hub.revoked_at.is_(None))):
+        limit = limits.lost if hub.id in needed else limits.lost_idle
+        if hub.heard_at is not None and work.now - max(hub.heard_at, since) > limit:
+            raise_entry(work, f"hub:{hub.id}", "lost", f"nothing heard for {limit:.0f} s")

@@ -1,0 +1,355 @@
+"""Visits and their timers: the station's clock decides when one is overdue, also when nobody can reach it.
+
+A visit has an interval and a grace. A check-in restarts the whole interval, an extension adds to it, and interval
+plus grace without one raises a missed check-in. What the badge did counts from the moment when it was done on the
+badge (arrival minus age); a mark older than the one that the interval counts from changes nothing, so that any
+order of arrival gives the same timer.
+
+A planned visit arms the badge by a VISIT message, repeated with each STATUS until the badge says that it knows.
+Where the badge stays silent the timer runs all the same, and the wearer is told that they are not protected, as far
+as they can be reached.
+"""
+
+from typing import Any
+
+from sqlalchemy import select
+
+from protocol import downlink, events, kinds
+from protocol.ident import NONE
+from station import alarms, audit, downlinks, supervision
+from station.model import Badge, BadgeEvent, Mark, Visit
+from station.work import Work
+
+ARM_WITHIN = 15.0  # seconds after the planned start: three STATUS intervals, then the badge counts as silent
+ORDERS = 3  # times that a change by an operator is repeated: the badge's STATUS does not say when it is due
+MINUTES_MIN, MINUTES_MAX = 0.01, 1440.0  # products allow up to a day
+TEXT_MAX = 200
+
+
+def _open(work: Work, badge: int) -> list[Visit]:
+    rows = work.db.scalars(
+        select(Visit).where(Visit.badge == badge, Visit.ended_at.is_(None)).order_by(Visit.id.desc())
+    )
+    return list(rows)
+
+
+def current(work: Work, badge: int) -> Visit | None:
+    """The visit that a badge is on: begun and not ended."""
+    return next((v for v in _open(work, badge) if v.started_at is not None), None)
+
+
+def find(work: Work, badge: int, body: bytes) -> Visit | None:
+    """The visit that an event speaks of: by the station's number, by its start's identity, else the current one."""
+    number, ref = 0, NONE
+    if len(body) >= 12:
+        number, ref = int.from_bytes(body[:4], "big"), bytes(body[4:12])
+    if number:
+        visit = work.db.get(Visit, number)
+        if visit is not None and visit.badge == badge:
+            return visit
+    if ref != NONE:
+        return work.db.scalar(select(Visit).where(Visit.badge == badge, Visit.ref == ref).limit(1))
+    return current(work, badge)
+
+
+# --- planned at the station -------------------------------------------------------------------------------------
+
+
+def plan(work: Work, who: str, badge: Badge, wanted: dict[str, Any]) -> Visit:
+    """Plan a visit: minutes, grace, place, with, starts_at, note, audio. Raises alarms.Invalid."""
+    defaults = work.core.config.visits
+    interval = _minutes(wanted, "minutes", defaults.minutes)
+    grace = _minutes(wanted, "grace", defaults.grace)
+    starts_at = _number(wanted, "starts_at", work.now)
+    agreed = wanted.get("audio", badge.settings.get("missed_check_in_audio", False))
+    visit = Visit(
+        badge=badge.number,
+        origin="planned",
+        ref=NONE,
+        place=_text(wanted, "place"),
+        company=_text(wanted, "with"),
+        note=_text(wanted, "note"),
+        audio=agreed in (True, "true", "on", "1", "yes"),
+        interval=interval,
+        grace=grace,
+        starts_at=starts_at,
+        due_at=starts_at + interval,
+    )
+    work.db.add(visit)
+    work.db.flush()
+    work.audit(who, "plan visit", f"visit:{visit.id}", badge=badge.number, starts_at=starts_at)
+    work.visit_changed(visit, "planned")
+    if starts_at <= work.now:
+        _start(work, visit, starts_at)
+    return visit
+
+
+def _minutes(wanted: dict[str, Any], name: str, default: float) -> float:
+    minutes = _number(wanted, name, default)
+    if not MINUTES_MIN <= minutes <= MINUTES_MAX:
+        raise alarms.Invalid(f"{name} must be {MINUTES_MIN:g} to {MINUTES_MAX:g} minutes")
+    return minutes * 60
+
+
+def _number(wanted: dict[str, Any], name: str, default: float) -> float:
+    given = wanted.get(name)
+    if given is None or given == "":
+        return default
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        raise alarms.Invalid(f"{name} must be a number, not {given!r}") from None
+    if not -1e12 < number < 1e12:
+        raise alarms.Invalid(f"{name} must be a number, not {given!r}")
+    return number
+
+
+def _text(wanted: dict[str, Any], name: str) -> str:
+    given = wanted.get(name) or ""
+    if not isinstance(given, str) or len(given) > TEXT_MAX:
+        raise alarms.Invalid(f"{name} must be text of at most {TEXT_MAX} characters")
+    return given.strip()
+
+
+def _start(work: Work, visit: Visit, at: float) -> None:
+    for other in _open(work, visit.badge):
+        if other is not visit and other.started_at is not None:
+            # a badge is on one visit at a time; an overdue one keeps its alarm
+            _end(work, other, at, f"visit:{visit.id} began")
+    visit.started_at = visit.marked_at = at
+    visit.due_at = at + visit.interval
+    work.visit_changed(visit, "started")
+    badge = work.badge(visit.badge)
+    if badge is not None:
+        downlinks.tell(work, badge, downlink.VISIT, order(work, visit))
+
+
+def order(work: Work, visit: Visit) -> bytes:
+    """The visit as the badge is told of it."""
+    ended = visit.ended_at is not None
+    flags = (downlink.VISIT_ENDED if ended else 0) | (downlink.VISIT_AUDIO if visit.audio else 0)
+    remaining = 0 if ended else max(round((visit.due_at - work.now) * 1000), 0)
+    return downlink.pack_visit(
+        visit.id, visit.ref, remaining, round(visit.interval * 1000), round(visit.grace * 1000), flags
+    )
+
+
+def by_operator(work: Work, who: str, visit: Visit, what: str) -> None:
+    """An operator ends, extends or checks in for the wearer who is on the telephone. Raises alarms.Refused."""
+    if visit.ended_at is not None:
+        raise alarms.Refused("this visit has ended")
+    work.audit(who, f"visit {what}", f"visit:{visit.id}")
+    if what == "end":
+        if visit.started_at is None:
+            visit.cancelled = True
+        _end(work, visit, work.now, who)
+    elif visit.started_at is None:
+        raise alarms.Refused("this visit has not begun")
+    elif what == "extend":
+        if not _extend(work, visit, work.now, None, who):
+            raise alarms.Refused("this visit has been extended as often as is allowed")
+    else:
+        _restart(work, visit, work.now, who)
+    badge = work.badge(visit.badge)
+    visit.orders = ORDERS
+    if badge is not None:
+        downlinks.tell(work, badge, downlink.VISIT, order(work, visit))
+
+
+def orders_for(work: Work, badge: Badge, known: int) -> list[bytes]:
+    """VISIT messages that a badge needs which says that it is on visit number `known` (0: none of ours)."""
+    wanted = []
+    visit = current(work, badge.number)
+    if visit is not None:
+        if known == visit.id:
+            armed(work, visit)
+        if known != visit.id or visit.orders > 0:
+            visit.orders = max(visit.orders - 1, 0)
+            wanted.append(order(work, visit))
+    elif known:
+        gone = work.db.get(Visit, known)
+        if gone is not None and gone.badge == badge.number and gone.ended_at is not None:
+            wanted.append(order(work, gone))
+    return wanted
+
+
+# --- what the badge says ----------------------------------------------------------------------------------------
+
+
+def from_badge(work: Work, badge: Badge, event: BadgeEvent, kind: int, body: bytes) -> Visit | None:
+    """An event about a visit; `kind` is what it is or, for a duress, imitates."""
+    if kind == kinds.VISIT_START:
+        return _started_on_badge(work, badge, event, body)
+    visit = find(work, badge.number, body)
+    if visit is None or (visit.ended_at is not None and kind != kinds.VISIT_END):
+        work.count("visit unknown")
+        return None
+    if kind == kinds.VISIT_ARMED:
+        armed(work, visit)
+    elif kind == kinds.CHECK_IN:
+        _restart(work, visit, event.raised_at, None)
+    elif kind == kinds.EXTEND:
+        remaining = events.unpack_visit(body)[2] / 1000 if len(body) == 20 else None
+        _extend(work, visit, event.raised_at, remaining, None)
+    elif kind == kinds.VISIT_END:
+        _end(work, visit, event.raised_at, "badge")
+    return visit
+
+
+def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) -> Visit:
+    visit = work.db.scalar(select(Visit).where(Visit.badge == badge.number, Visit.ref == event.ident).limit(1))
+    defaults = work.core.config.visits
+    interval = float(badge.settings.get("visit_minutes", defaults.minutes)) * 60
+    grace = float(badge.settings.get("grace_minutes", defaults.grace)) * 60
+    if len(body) == 20:
+        _, _, _, interval_s, grace_s = events.unpack_visit(body)
+        interval, grace = float(interval_s or interval), float(grace_s)
+    if visit is not None:
+        # known by its beacon: now the badge's own times, unless a later mark has moved them already
+        visit.interval, visit.grace = interval, grace
+        if visit.marked_at == visit.started_at:
+            visit.started_at = visit.marked_at = event.raised_at
+            visit.due_at = event.raised_at + interval
+            work.visit_changed(visit, "started")
+        return visit
+    visit = Visit(
+        badge=badge.number,
+        origin="badge",
+        ref=event.ident,
+        audio=bool(badge.settings.get("missed_check_in_audio", False)),
+        interval=interval,
+        grace=grace,
+        starts_at=event.raised_at,
+        due_at=event.raised_at + interval,
+        armed_at=work.now,
+    )
+    work.db.add(visit)
+    work.db.flush()
+    _start(work, visit, event.raised_at)
+    _late_marks(work, visit)
+    return visit
+
+
+def _late_marks(work: Work, visit: Visit) -> None:
+    """Events about this visit that came before its start did."""
+    for event in work.db.scalars(
+        select(BadgeEvent)
+        .where(
+            BadgeEvent.badge == visit.badge,
+            BadgeEvent.kind.in_((kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_END)),
+            BadgeEvent.raised_at >= visit.starts_at,
+        )
+        .order_by(BadgeEvent.raised_at)
+    ):
+        if len(event.body) == 20 and event.body[4:12] == visit.ref:
+            badge = work.badge(visit.badge)
+            assert badge is not None
+            from_badge(work, badge, event, event.kind, event.body)
+
+
+def armed(work: Work, visit: Visit) -> None:
+    """The badge says that it knows the visit."""
+    if visit.armed_at is None:
+        visit.armed_at = work.now
+        supervision.settle(work, f"badge:{visit.badge}", "not_protected")
+        work.visit_changed(visit, "armed")
+
+
+def _mark(work: Work, visit: Visit, at: float, what: str, who: str | None) -> bool:
+    known = select(Mark.id).where(Mark.visit_id == visit.id, Mark.what == what, Mark.at == at)
+    if work.db.scalar(known.limit(1)) is not None:
+        return False
+    work.db.add(Mark(visit_id=visit.id, at=at, what=what, who=who))
+    return True
+
+
+def _restart(work: Work, visit: Visit, at: float, who: str | None) -> None:
+    if not _mark(work, visit, at, "check_in", who):
+        return
+    if visit.marked_at is None or at >= visit.marked_at:
+        visit.marked_at = at
+        visit.due_at = at + visit.interval
+        _settle_overdue(work, visit)
+    _tell_alarm(work, visit, "check-in on the visit", at, who)
+    work.visit_changed(visit, "check_in")
+
+
+def _extend(work: Work, visit: Visit, at: float, remaining: float | None, who: str | None) -> bool:
+    limits = work.core.config.visits
+    marks = list(work.db.scalars(select(Mark.at).where(Mark.visit_id == visit.id, Mark.what == "extended")))
+    if len(marks) >= limits.extend_max:
+        work.count("extension refused")
+        work.audit(who or audit.STATION, "extension refused", f"visit:{visit.id}", extensions=len(marks))
+        return False
+    if not _mark(work, visit, at, "extended", who):
+        return True
+    badge = work.badge(visit.badge)
+    minutes = float(badge.settings.get("extend_minutes", limits.extend_minutes)) if badge else limits.extend_minutes
+    if visit.marked_at is None or at >= visit.marked_at:
+        visit.marked_at = at
+        # by the badge's own count where it says so: a check-in that is still on its way is in it
+        most = visit.interval + (len(marks) + 1) * minutes * 60
+        visit.due_at = max(visit.due_at, at) + minutes * 60 if remaining is None else at + min(remaining, most)
+        _settle_overdue(work, visit)
+    _tell_alarm(work, visit, "the visit was extended", at, who)
+    work.visit_changed(visit, "extended")
+    return True
+
+
+def _settle_overdue(work: Work, visit: Visit) -> None:
+    if visit.overdue_at is not None and visit.due_at + visit.grace > work.now:
+        visit.overdue_at = None  # running again; its alarm stays open until somebody closes it
+
+
+def _tell_alarm(work: Work, visit: Visit, text: str, at: float, who: str | None) -> None:
+    alarm = work.alarm(visit.alarm_id) if visit.alarm_id is not None else None
+    if alarm is not None and alarm.closed_at is None:
+        work.log(alarm, "signal", who, text, at=at)
+
+
+def _end(work: Work, visit: Visit, at: float, by: str) -> None:
+    if visit.ended_at is not None:
+        return
+    visit.ended_at = at
+    work.audit(by, "visit ended", f"visit:{visit.id}")
+    text = "the wearer ended the visit" if by == "badge" else f"the visit was ended ({by})"
+    _tell_alarm(work, visit, text, at, None)
+    supervision.settle(work, f"badge:{visit.badge}", "not_protected")
+    work.visit_changed(visit, "ended")
+
+
+def missed_on_badge(work: Work, badge: Badge, body: bytes) -> Visit | None:
+    """The badge's own timer ran out: its visit, marked overdue so that the station raises no second alarm."""
+    visit = find(work, badge.number, body)
+    if visit is not None and visit.ended_at is None and visit.overdue_at is None:
+        visit.overdue_at = work.now
+        work.visit_changed(visit, "overdue")
+    return visit
+
+
+# --- time passes ------------------------------------------------------------------------------------------------
+
+
+def watch(work: Work) -> None:
+    """Start what was planned, raise what is overdue, and say where a badge is silent."""
+    for visit in work.db.scalars(select(Visit).where(Visit.ended_at.is_(None)).with_for_update()):
+        if visit.started_at is None:
+            if visit.starts_at <= work.now:
+                _start(work, visit, visit.starts_at)
+            continue
+        if visit.overdue_at is None and work.now >= visit.due_at + visit.grace:
+            visit.overdue_at = work.now
+            alarm = work.alarm(visit.alarm_id) if visit.alarm_id is not None else None
+            if alarm is None or alarm.closed_at is not None:
+                alarms.missed_check_in(work, visit)
+            work.visit_changed(visit, "overdue")
+        if visit.armed_at is None and visit.told_at is None and work.now > visit.started_at + ARM_WITHIN:
+            visit.told_at = work.now
+            badge = work.badge(visit.badge)
+            told = badge is not None and downlinks.tell(
+                work, badge, downlink.NOT_PROTECTED, visit.id.to_bytes(4, "big")
+            )
+            text = "the badge was silent when the visit began; the timer runs" + (
+                "" if told else "; the wearer could not be told"
+            )
+            supervision.raise_entry(work, f"badge:{visit.badge}", "not_protected", text)
