@@ -36,6 +36,7 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): $(RUNTIME)
 	@echo "installing what tests need into $(VENV) ..."
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps --upgrade --target $(VENV)/typings micropython-esp32-stubs micropython-stdlib-stubs
 	@touch $@
 
 .PHONY: venv

@@ -57,10 +57,14 @@ class Port:
     A bound socket that does not listen keeps others away, and lets a listener with SO_REUSEADDR in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preferred: int = 0) -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        try:
+            self._socket.bind(("127.0.0.1", preferred))
+        except OSError:
+            # somebody else has it: any free one
+            self._socket.bind(("127.0.0.1", 0))
         self.number: int = self._socket.getsockname()[1]
 
     def close(self) -> None:

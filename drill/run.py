@@ -5,6 +5,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from drill.collect import collect
 from drill.expect import judge
@@ -14,12 +15,21 @@ from drill.scenario import Scenario
 from drill.stage import Stage
 
 Tell = Callable[[str], None]
+OnEvent = Callable[[str, dict[str, Any]], None]
 
 
-async def perform(scenario: Scenario, keep: Path | None = None, tell: Tell = lambda _line: None) -> Report:
-    """Plays a drill and returns its report; the parts' logs and the sound go to `keep`. Raises DidNotStart."""
+async def perform(
+    scenario: Scenario,
+    keep: Path | None = None,
+    tell: Tell = lambda _line: None,
+    on_event: OnEvent = lambda _badge, _event: None,
+) -> Report:
+    """Plays a drill and returns its report; the parts' logs and the sound go to `keep`. Raises DidNotStart.
+
+    `tell` hears what happens, one line each, and `on_event` all that the badges say.
+    """
     with _folder() as folder:
-        stage = Stage(scenario, folder, tell)
+        stage = Stage(scenario, folder, tell, on_event)
         try:
             await stage.start()
             play = Play(stage)

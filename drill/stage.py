@@ -30,6 +30,7 @@ PROTECTED_S = 60.0
 POLL_S = 0.1
 
 Tell = Callable[[str], None]
+OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,25 @@ class Station:
 
 
 class Stage:
-    """Starts what a scenario names, in a folder; `tell` hears what is being done, one line each."""
+    """Starts what a scenario names, in a folder.
 
-    def __init__(self, scenario: Scenario, folder: Path, tell: Tell = lambda _line: None) -> None:
+    `tell` hears what is being done, one line each, and `on_event` all that the badges say. `watched`: people sit at the
+    consoles, so the stage brings no operators of its own.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        folder: Path,
+        tell: Tell = lambda _line: None,
+        on_event: OnEvent = lambda _badge, _event: None,
+        watched: bool = False,
+    ) -> None:
         self.scenario = scenario
         self.folder = folder
         self.tell = tell
+        self.on_event = on_event
+        self.watched = watched
         self.troubles: list[Trouble] = []
         self.parts: dict[str, Part] = {}
         self.badges: dict[str, BadgeClient] = {}
@@ -114,7 +128,13 @@ class Stage:
         self.troubles.append(Trouble(time.monotonic(), part, text))
 
     def _port(self, name: str) -> int:
-        return self._ports.setdefault(name, Port()).number
+        if name not in self._ports:
+            self._ports[name] = Port()
+        return self._ports[name].number
+
+    def prefer_port(self, name: str, number: int) -> None:
+        """Takes this port for a part of that name if nobody else has it."""
+        self._ports[name] = Port(number)
 
     def _part(self, name: str, argv: list[str]) -> Part:
         log = self.folder / "logs" / f"{name.replace(':', '-')}.log"
@@ -137,7 +157,7 @@ class Stage:
         for badge in self.scenario.badges:
             await self._provision(badge)
         await _together(self._start_hub(hub) for hub in self.scenario.hubs)
-        for operator in self.scenario.operators:
+        for operator in () if self.watched else self.scenario.operators:
             await self._start_operator(operator)
         await _together(self._enrol(badge) for badge in self.scenario.badges)
 
@@ -190,7 +210,7 @@ class Stage:
             arguments += ["--broken", broken]
         part = self._part(name, [*command("tocsin-badge"), "emulate", *arguments])
         await part.start()
-        client = BadgeClient(badge.id, f"http://127.0.0.1:{self._port(name)}", self.complain)
+        client = BadgeClient(badge.id, f"http://127.0.0.1:{self._port(name)}", self.complain, self.on_event)
         self.badges[badge.id] = client
         await client.attach()
         self.tell(f"badge {badge.id}: panel at {client.url}")
