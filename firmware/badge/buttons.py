@@ -7,16 +7,20 @@ the noted edges in order and then the level as it is.
 
 import asyncio
 from array import array
-from time import ticks_diff, ticks_ms
 
 from machine import Pin
 
-from .gestures import Recogniser
+from .clock import MASK, ticks
+from .gestures import SOS, Recogniser
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Callable
 
 SAMPLE_MS = 10
 _RING = 32  # edges between two samples; a bouncing contact makes a dozen
 _SOS = 1
 _SIDE = 2
+_HALF = (MASK + 1) // 2
 
 
 class Buttons:
@@ -28,7 +32,7 @@ class Buttons:
         self._levels = bytearray(_RING)
         self._head = 0
         self._tail = 0
-        self._last = ticks_ms()
+        self._last = ticks()
         self._pins = (Pin(sos_pin, Pin.IN, Pin.PULL_UP), Pin(side_pin, Pin.IN, Pin.PULL_UP))
         for pin in self._pins:
             pin.irq(self._on_edge, Pin.IRQ_FALLING | Pin.IRQ_RISING)
@@ -46,33 +50,36 @@ class Buttons:
         following = (head + 1) % _RING
         if following == self._tail:
             return  # the sample that is due will see the level
-        self._times[head] = ticks_ms() & 0x3FFFFFFF
+        self._times[head] = ticks()
         self._levels[head] = self._read()
         self._head = following
 
     def sample(self) -> "str | None":
         """The act that is complete now. Allocates nothing."""
         recogniser = self._recogniser
-        act = None
+        act: "str | None" = None
         while self._tail != self._head:
             tail = self._tail
             at = self._times[tail]
             level = self._levels[tail]
             self._tail = (tail + 1) % _RING
-            if ticks_diff(at, self._last) >= 0:
+            if (at - self._last) & MASK < _HALF:
                 self._last = at
                 found = recogniser.feed(at, bool(level & _SOS), bool(level & _SIDE))
-                act = act or found
-        self._last = ticks_ms() & 0x3FFFFFFF
+                if found is not None and act != SOS:
+                    act = found
+        self._last = ticks()
         level = self._read()
         found = recogniser.feed(self._last, bool(level & _SOS), bool(level & _SIDE))
-        return act or found
+        if found is not None and act != SOS:
+            act = found
+        return act
 
-    async def run(self, act: object, alive: object) -> None:
+    async def run(self, act: "Callable[[str], None]", alive: "Callable[[], None]") -> None:
         """Sample for ever."""
         while True:
             found = self.sample()
             if found is not None:
-                act(found)  # type: ignore[operator]
-            alive()  # type: ignore[operator]
+                act(found)
+            alive()
             await asyncio.sleep_ms(SAMPLE_MS)

@@ -1,7 +1,7 @@
 """From the microphone's samples to ADPCM packets: gain, removal of the constant part, coding.
 
 These are the plain twins of the machine code in viper.py, and their oracle; they take over where the interpreter
-cannot run it. `encode` and `xor_into` below are whichever this interpreter can run.
+cannot run it. `encode` and `xor` below are whichever this interpreter can run.
 
 The state of a capture is four 16-bit words: predictor, step index, and the running mean of the signal (32 bits, low
 word first). A microphone's constant part is removed by a high-pass of 2.5 Hz: mean += x - mean/1024.
@@ -10,6 +10,11 @@ word first). A microphone's constant part is removed by a high-pass of 2.5 Hz: m
 from array import array
 
 from protocol.adpcm import INDEX_STEPS, SAMPLES, STEPS, encode_packet
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Callable
+
+    Buffer = bytearray | memoryview
 
 RAW_LENGTH = 4 * SAMPLES  # 32-bit little-endian samples, as machine.I2S gives them from a 24-bit microphone
 
@@ -39,7 +44,7 @@ def level(state: "array[int]", raw: "bytes | bytearray", gain_bits: int) -> "lis
     return samples
 
 
-def plain_encode(state: "array[int]", raw: "bytes | bytearray", out: "memoryview | bytearray", gain_bits: int) -> None:
+def plain_encode(state: "array[int]", raw: "bytes | bytearray", out: "Buffer", gain_bits: int) -> None:
     """Code one block of RAW_LENGTH bytes into the first PACKET_LENGTH bytes of `out`, and move `state` on."""
     samples = level(state, raw, gain_bits)
     packet, predictor, index = encode_packet(samples, _signed(state[0]), state[1])
@@ -48,20 +53,20 @@ def plain_encode(state: "array[int]", raw: "bytes | bytearray", out: "memoryview
     state[1] = index
 
 
-def plain_xor_into(target: "memoryview | bytearray", source: "bytes | bytearray", at: int, length: int) -> None:
-    """target[i] ^= source[at + i] for the first `length` bytes."""
+def plain_xor(target: "Buffer", left: "Buffer", right: "Buffer", length: int) -> None:
+    """target[i] = left[i] ^ right[i] for the first `length` bytes."""
     for i in range(length):
-        target[i] ^= source[at + i]
+        target[i] = left[i] ^ right[i]
 
 
-encode = plain_encode
-xor_into = plain_xor_into
+encode: "Callable[[array[int], bytes | bytearray, Buffer, int], None]" = plain_encode
+xor: "Callable[[Buffer, Buffer, Buffer, int], None]" = plain_xor
 compiled = False
 try:
     from . import viper
 
-    encode = viper.encode
-    xor_into = viper.xor_into
+    encode = viper.encode  # type: ignore[has-type]
+    xor = viper.xor  # type: ignore[has-type]
     compiled = True
 except (ImportError, SyntaxError):  # left out, or an interpreter without this machine's emitter
     pass

@@ -14,7 +14,16 @@ so that debouncing never lengthens or shortens a hold.
 `now_ms` is any millisecond count that wraps like MicroPython's `ticks_ms`; differences are taken modulo its period.
 """
 
-from .card import HOLD_MAX_MS, HOLD_MIN_MS, HOLD_TO_SOS_MS, MULTI_GAP_MS, PAIR_MS, RAPID_GAP_MS, RAPID_PRESSES, SHORT_MAX_MS
+from .card import (
+    HOLD_MAX_MS,
+    HOLD_MIN_MS,
+    HOLD_TO_SOS_MS,
+    MULTI_GAP_MS,
+    PAIR_MS,
+    RAPID_GAP_MS,
+    RAPID_PRESSES,
+    SHORT_MAX_MS,
+)
 
 DEBOUNCE_MS = 30
 

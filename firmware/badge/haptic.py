@@ -14,6 +14,9 @@ from protocol import patterns
 
 from . import trace
 
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Callable
+
 # The order in which waiting patterns are played.
 RANK = (
     patterns.PRESSED,
@@ -95,7 +98,7 @@ class Haptic:
         except OSError as error:
             self._break(error)
 
-    async def run(self, alive: object) -> None:
+    async def run(self, alive: "Callable[[], None]") -> None:
         """Play for ever. `alive()` is called whenever it comes round."""
         while True:
             await self._event.wait()
@@ -103,9 +106,9 @@ class Haptic:
             name = self._queue.take()
             while name is not None:
                 await self._play(name)
-                alive()  # type: ignore[operator]
+                alive()
                 name = self._queue.take()
-            alive()  # type: ignore[operator]
+            alive()
 
     async def _play(self, name: str) -> None:
         # times are taken from the start of the pattern: a late wake-up must not stretch what comes after it

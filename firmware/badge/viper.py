@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# ruff: noqa: F821
 """The two inner loops of the sound path as machine code (MicroPython's viper emitter).
 
 codec.py holds the same two functions in plain Python; a test holds these to them bit by bit. What is odd here is for
@@ -11,9 +13,9 @@ from .codec import INDEX_PLUS_8, STEP_TABLE
 
 
 @micropython.viper
-def encode(state: ptr16, raw: ptr16, out: ptr8, gain_bits: int):  # type: ignore  # noqa: F821
-    steps = ptr16(STEP_TABLE)  # type: ignore  # noqa: F821
-    index_plus_8 = ptr8(INDEX_PLUS_8)  # type: ignore  # noqa: F821
+def encode(state: ptr16, raw: ptr16, out: ptr8, gain_bits: int):
+    steps = ptr16(STEP_TABLE)
+    index_plus_8 = ptr8(INDEX_PLUS_8)
     predictor = int(state[0])
     if predictor & 0x8000:
         predictor -= 0x10000
@@ -82,6 +84,6 @@ def encode(state: ptr16, raw: ptr16, out: ptr8, gain_bits: int):  # type: ignore
 
 
 @micropython.viper
-def xor_into(target: ptr8, source: ptr8, at: int, length: int):  # type: ignore  # noqa: F821
+def xor(target: ptr8, left: ptr8, right: ptr8, length: int):
     for i in range(length):
-        target[i] = int(target[i]) ^ int(source[at + i])
+        target[i] = int(left[i]) ^ int(right[i])

@@ -14,4 +14,5 @@ MIC_ID = 0
 MIC_SCK = 11
 MIC_WS = 12
 MIC_SD = 13
-MIC_GAIN_BITS = 4  # -26 dBFS at 94 dB SPL: speech across a room (60 dB) lies at -60 dBFS; 24 dB lift it clear of 16 bits
+# -26 dBFS at 94 dB SPL: speech across a room (60 dB) lies at -60 dBFS; 24 dB lift it clear of 16 bits
+MIC_GAIN_BITS = 4

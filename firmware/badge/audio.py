@@ -1,0 +1,405 @@
+"""Sound from the microphone to a hub: captured, coded and sealed at once, kept until a hub has stored it.
+
+A capture begins only by the wearer's act or by a missed check-in for which it was agreed in advance; nothing that a
+hub or a station sends can begin one, and no handler of such messages in this firmware has a way to `begin`.
+
+Each block of 25 ms is coded and sealed in the microphone's callback, into a ring in memory, without allocating. From
+there: live packets go out first; what a link could not take follows in order, behind them. When the ring fills because
+no link drains it, its oldest packets are moved to flash in batches. A packet is kept until the hub says that it has
+stored it; what a hub reports as missing is sent again. On a new session the oldest packet goes first, so that the hub
+knows where its part begins.
+
+Packets of a capture are numbered without holes. Where sound is lost before it could be kept (the microphone ran over,
+or there was neither link nor flash), the capture ends, with its losses counted, and the next one begins.
+"""
+
+import asyncio
+from array import array
+
+from protocol import link
+
+from . import codec, sealer, trace
+from .clock import now_ms
+from .sealer import SEALED_LENGTH, Sealer
+from .spool import BATCH, Spool, left_behind, path_of
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Callable
+
+    from .links import Peer
+    from .microphone import Microphone
+
+RING = 64  # packets in memory: 1.6 s, 13.5 KB
+_SPILL_AT = 40  # packets that wait before a batch goes to flash: a second's hiccup of the radio costs no wear
+_LIVE_BEHIND = 20  # a live packet older than half a second is no longer live: it follows with the rest
+_REPAIR_MS = 250  # between two repetitions of the same holes
+_QUIET_MS = 1500  # without an acknowledgement for so long, the oldest packet is sent again
+_TODO = 32  # ranges that wait to be sent
+TICK_MS = 20
+_MICROPHONE_RETRY_MS = 5000
+_STALLED_MS = 1000
+_GAP_MS = 1000  # captures do not follow one another faster, however much is lost
+
+benchmark = sealer.benchmark
+
+
+class Track:
+    """What is known of one capture: which packets exist, which are stored by a hub, which must be sent."""
+
+    def __init__(self, boot: bytes, number: int, spool: Spool) -> None:
+        self.boot = boot
+        self.number = number
+        self.spool = spool
+        self.made = 0  # packets so far: the next one's number
+        self.floor = 0  # all below are stored by a hub
+        self.live = 0  # the next one to be sent live; `made` once the capture is over
+        self.lead = False  # the oldest is to be sent before anything else
+        self._todo: "list[list[int]]" = []  # [from, to) still to be sent in this session, ascending
+        self._repair: "list[int]" = []
+        self._repaired_ms = 0
+        self._acked_ms = 0
+
+    def restart(self, now: int) -> None:
+        """A new session: nothing of what was sent before counts unless it was acknowledged."""
+        self.live = self.made
+        self.lead = self.made > self.floor
+        self._todo = [[self.floor, self.made]] if self.lead else []
+        self._repair = []
+        self._acked_ms = now
+        self._repaired_ms = now
+
+    def later(self, first: int, end: int) -> None:
+        """Send these packets when there is time."""
+        todo = self._todo
+        if first >= end:
+            return
+        if todo and (todo[-1][1] >= first or len(todo) >= _TODO):
+            todo[-1][1] = max(end, todo[-1][1])
+        else:
+            todo.append([first, end])
+
+    def next_late(self) -> "int | None":
+        """The next packet to repeat, or of the backlog."""
+        if self._repair:
+            return self._repair.pop(0)
+        lowest = self._lowest_unsent()
+        if lowest >= self.live:
+            return None
+        self._todo[0][0] = lowest + 1
+        return lowest
+
+    def waits(self) -> bool:
+        """Whether there is something to send."""
+        return self.lead or self.live < self.made or bool(self._repair) or self._lowest_unsent() < self.live
+
+    def _lowest_unsent(self) -> int:
+        todo = self._todo
+        while todo:
+            if todo[0][0] < self.floor:
+                todo[0][0] = self.floor
+            if todo[0][0] < todo[0][1]:
+                return todo[0][0]
+            todo.pop(0)
+        return self.live
+
+    def acknowledged(self, following: int, beyond: int, now: int) -> bool:
+        """A hub has stored all below `following`, and those beyond it that the bits name. Whether any were released.
+
+        Nothing is released that was not sent in this session: a hub may only know a later part of the capture.
+        """
+        sent = self._lowest_unsent()
+        self._acked_ms = now
+        if beyond and now - self._repaired_ms >= _REPAIR_MS:
+            self._repaired_ms = now
+            missing = following
+            while beyond:
+                if self.floor <= missing < sent and missing not in self._repair:
+                    self._repair.append(missing)
+                while beyond & 1:
+                    missing += 1
+                    beyond >>= 1
+                missing += 1
+                beyond >>= 1
+        following = min(following, sent, self.made)
+        if following <= self.floor:
+            return False
+        self.floor = following
+        return True
+
+    def quiet(self, now: int) -> None:
+        """No word for long although packets are out: send the oldest again."""
+        if self.floor < self.live and now - self._acked_ms >= _QUIET_MS and self._lowest_unsent() == self.live:
+            self._acked_ms = now
+            if not self._repair:
+                self._repair.append(self.floor)
+
+
+class Recorder:
+    """The capture that runs, if any, and those that still wait to be taken."""
+
+    def __init__(self, microphone: "Microphone", folder: "str | None") -> None:
+        self.on_begin: "Callable[[Track, int, bytes], None]" = _ignore_begin
+        self.on_end: "Callable[[Track, int, bytes, int], None]" = _ignore_end
+        self.on_packets: "Callable[[], None]" = _ignore
+        self.reason = 0
+        self.incident = b""
+        self.dropped = 0  # of the present capture: lost before anybody could store them
+        self.until_ms = 0  # when the capture ends by itself; 0: not
+        self._microphone = microphone
+        self._folder = folder
+        self._memory = bytearray(RING * SEALED_LENGTH)
+        view = memoryview(self._memory)
+        self._slots = [view[i * SEALED_LENGTH : (i + 1) * SEALED_LENGTH] for i in range(RING)]
+        self._numbers = array("i", [-1] * RING)  # which packet a slot holds
+        self._low = 0  # packets of the ring below this were taken or moved to flash
+        self._track: "Track | None" = None
+        self._sealer: "Sealer | None" = None
+        self._state = codec.new_state()
+        self._gain = 0
+        self._capture = 0
+        self._key = b""
+        self._badge = 0
+        self._boot = b""
+        self._tracks: "list[Track]" = []  # oldest first, the running one last
+        self._target: "Peer | None" = None
+        self._event = asyncio.Event()
+        self._told = 0
+        self._gap = False
+        self._began_ms = 0
+        self._opened_ms = 0
+        self._moved_ms = 0
+
+    def prepare(self, key: bytes, badge: int, boot: bytes, gain_bits: int) -> None:
+        """Who seals, and what an earlier run left on flash."""
+        self._key = key
+        self._badge = badge
+        self._boot = boot
+        self._gain = gain_bits
+        for left_boot, number in left_behind(self._folder):
+            spool = Spool(path_of(self._folder, left_boot, number))
+            spool.find()
+            if not spool.runs:
+                spool.remove()
+                continue
+            track = Track(left_boot, number, spool)
+            track.floor = spool.runs[0][0]
+            track.made = track.live = spool.runs[-1][0] + spool.runs[-1][1]
+            track.restart(now_ms())
+            self._tracks.append(track)
+            trace.say("spooled", "capture=%d packets=%d" % (number, track.made - track.floor))
+
+    @property
+    def running(self) -> bool:
+        """Whether a capture is on."""
+        return self._track is not None
+
+    def waiting(self) -> int:
+        """Packets that no hub has acknowledged."""
+        return sum(track.made - track.floor for track in self._tracks)
+
+    # --- capture
+
+    def begin(self, reason: int, incident: bytes, until_ms: int = 0) -> None:
+        """Start to listen, by the wearer's act or as agreed. One that runs for something else ends first."""
+        if self._track is not None:
+            if self.incident == incident:
+                self.until_ms = until_ms
+                return
+            self.end()
+        self.until_ms = until_ms
+        self._start(reason, incident)
+        self._open_microphone()
+        self._event.set()
+
+    def _start(self, reason: int, incident: bytes) -> None:
+        self._capture += 1
+        self.reason = reason
+        self.incident = incident
+        self.dropped = 0
+        self._gap = False
+        self._low = 0
+        for i in range(RING):
+            self._numbers[i] = -1
+        self._state = codec.new_state()
+        track = Track(self._boot, self._capture, Spool(path_of(self._folder, self._boot, self._capture)))
+        self._tracks.append(track)
+        self._told = 0
+        self._sealer = Sealer(self._key, self._badge, self._boot, self._capture)
+        self._track = track  # last: the callback may come at any moment
+        trace.say("capture", "n=%d state=start" % self._capture)
+        self.on_begin(track, reason, incident)
+
+    def end(self) -> None:
+        """Stop listening."""
+        self._microphone.close()
+        self._stop()
+
+    def _stop(self) -> None:
+        track = self._track
+        if track is None:
+            return
+        self._track = None
+        self._sealer = None
+        # the ring belongs to the next capture: what nobody took goes to flash
+        if not self._spill(track, track.made - self._low):
+            self.dropped += track.made - self._low
+            track.made = self._low
+        track.live = min(track.live, track.made)
+        track.later(track.live, track.made)
+        track.live = track.made
+        trace.say("capture", "n=%d state=stop packets=%d dropped=%d" % (track.number, track.made, self.dropped))
+        self.on_end(track, self.reason, self.incident, self.dropped)
+        self.on_packets()
+
+    def _open_microphone(self) -> None:
+        self._opened_ms = self._moved_ms = now_ms()
+        self._microphone.open(self._on_block)
+
+    def _on_block(self, missed: int) -> None:
+        """In the microphone's callback: allocates nothing."""
+        track = self._track
+        seal = self._sealer
+        if track is None or seal is None:
+            return
+        codec.encode(self._state, self._microphone.raw, seal.text, self._gain)
+        if missed:
+            self.dropped += missed
+            self._gap = True
+        number = track.made
+        if number - self._low >= RING:
+            self.dropped += 1
+            self._gap = True
+            return
+        at = number % RING
+        seal.seal(number, self._slots[at])
+        self._numbers[at] = number
+        track.made = number + 1
+
+    async def run(self, alive: "Callable[[], None]") -> None:
+        """Move packets on, for ever."""
+        while True:
+            if self._track is None:
+                await self._event.wait()
+            else:
+                await asyncio.sleep_ms(TICK_MS)
+            self._event.clear()
+            self.tick(now_ms())
+            alive()
+
+    def wake(self) -> None:
+        """Let run() come round once."""
+        self._event.set()
+
+    def tick(self, now: int) -> None:
+        """What is due."""
+        track = self._track
+        if track is not None:
+            if self.until_ms and now >= self.until_ms:
+                self.end()
+                return
+            if track.made != self._told:
+                self._told = track.made
+                self._moved_ms = now
+                self.on_packets()
+            elif now - self._moved_ms >= _STALLED_MS and now - self._opened_ms >= _MICROPHONE_RETRY_MS:
+                self._microphone.close()
+                self._open_microphone()
+            if track.floor > self._low:
+                self._low = track.floor
+            while track.made - self._low >= _SPILL_AT and self._spill(track, BATCH):
+                pass
+            if self._gap and track.made - self._low < _SPILL_AT and now - self._began_ms >= _GAP_MS:
+                self._stop()
+                self._start(self.reason, self.incident)
+                self._began_ms = now
+        for waiting in self._tracks:
+            waiting.quiet(now)
+            if waiting.waits():
+                self.on_packets()
+
+    def _spill(self, track: Track, count: int) -> bool:
+        """Move the oldest packets of the ring to flash; False when it would not take them."""
+        end = min(self._low + count, track.made)
+        for number in range(max(self._low, track.floor), end):
+            track.spool.add(number, self._slots[number % RING])
+        if track.spool.flush():
+            return False
+        self._low = max(end, self._low)
+        return True
+
+    # --- sending
+
+    def session(self, peer: "Peer | None") -> None:
+        """From now on the sound goes to this peer (None: to nobody)."""
+        if peer is self._target:
+            return
+        self._target = peer
+        if peer is not None:
+            now = now_ms()
+            for track in self._tracks:
+                track.restart(now)
+
+    def _packet(self, track: Track, number: int) -> "bytes | memoryview | None":
+        at = number % RING
+        if track is self._track and self._numbers[at] == number:
+            return self._slots[at]
+        return track.spool.read(number)
+
+    def waits(self, peer: "Peer") -> bool:
+        """Whether there is something for this peer to take."""
+        return peer is self._target and any(track.waits() for track in self._tracks)
+
+    def next(self, peer: "Peer") -> "bytes | None":
+        """The next message for this peer: live before repeated before backlog."""
+        if peer is not self._target:
+            return None
+        track = self._track
+        if track is not None:
+            if track.lead:
+                track.lead = False
+                body = self._message(track, track.floor)
+                if body is not None:
+                    return body
+            if track.live < track.made:
+                if track.made - track.live > _LIVE_BEHIND:
+                    track.later(track.live, track.made - 1)
+                    track.live = track.made - 1
+                track.live += 1
+                return self._message(track, track.live - 1)
+        for track in self._tracks:
+            track.lead = False
+            number = track.next_late()
+            while number is not None:
+                body = self._message(track, number)
+                if body is not None:
+                    return body
+                number = track.next_late()
+        return None
+
+    def _message(self, track: Track, number: int) -> "bytes | None":
+        packet = self._packet(track, number)
+        return None if packet is None else link.pack_audio(track.boot, track.number, number, bytes(packet))
+
+    def acknowledged(self, boot: bytes, capture: int, following: int, beyond: int) -> None:
+        """A hub says what it has stored."""
+        for track in self._tracks:
+            if track.boot == boot and track.number == capture:
+                if track.acknowledged(following, beyond, now_ms()):
+                    track.spool.release(track.floor)
+                if track is not self._track and track.floor >= track.made:
+                    track.spool.remove()
+                    self._tracks.remove(track)
+                    trace.say("taken", "capture=%d packets=%d" % (capture, track.made))
+                return
+
+
+def _ignore() -> None:
+    pass
+
+
+def _ignore_begin(_track: Track, _reason: int, _incident: bytes) -> None:
+    pass
+
+
+def _ignore_end(_track: Track, _reason: int, _incident: bytes, _dropped: int) -> None:
+    pass

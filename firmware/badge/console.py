@@ -1,0 +1,112 @@
+"""The serial cable: one line in, one answer out. For technicians, provisioning and the emulator.
+
+    provision {"badge": 12, "root": "64 hex digits", "group_key": "32 hex digits", "settings": {...}}
+    set {"visit_minutes": 30}
+    state
+
+Answers are trace lines: `@provisioned badge=12`, `@set version=3`, `@state {...}`, `@refused why=...`. Keys go in and
+never come out.
+"""
+
+import asyncio
+import json
+import select
+import sys
+from binascii import unhexlify
+
+from protocol.ident import BADGE_MAX
+
+from . import trace
+from .settings import BadSetting, check_all
+from .store import Identity
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Any, Callable
+
+_POLL_MS = 100
+_LINE_MAX = 1024
+_AT_ONCE = 256
+
+
+class Refused(Exception):
+    """A line that cannot be obeyed; the text says why."""
+
+
+def _hex(values: "dict[str, Any]", name: str, length: int) -> bytes:
+    try:
+        value = unhexlify(values[name])
+    except (KeyError, ValueError, TypeError):
+        value = b""
+    if len(value) != length:
+        raise Refused("%s is %d hex digits" % (name, 2 * length))
+    return value
+
+
+def parse_provision(values: object) -> "tuple[Identity, dict[str, int | float | bool]]":
+    """Identity and settings of a provision line; raises Refused or BadSetting."""
+    if not isinstance(values, dict):
+        raise Refused("provision takes an object")
+    badge = values.get("badge")
+    if not isinstance(badge, int) or isinstance(badge, bool) or not 0 < badge <= BADGE_MAX:
+        raise Refused("badge is a number from 1 to %d" % BADGE_MAX)
+    identity = Identity(badge, _hex(values, "root", 32), _hex(values, "group_key", 16))
+    return identity, check_all(values.get("settings") or {})
+
+
+class Console:
+    """Reads lines from stdin without blocking and hands them to the handlers set by the application."""
+
+    def __init__(self) -> None:
+        self.on_provision: "Callable[[Identity, dict[str, int | float | bool]], None]" = _refuse_provision
+        self.on_set: "Callable[[dict[str, int | float | bool]], None]" = _refuse_set
+        self.on_state: "Callable[[], dict[str, Any]]" = dict
+        self._poll = select.poll()
+        self._poll.register(sys.stdin, select.POLLIN)
+        self._line = ""
+        self._closed = False
+
+    def obey(self, line: str) -> None:
+        """Do what one line says."""
+        word, _, rest = line.strip().partition(" ")
+        try:
+            if word == "provision":
+                self.on_provision(*parse_provision(json.loads(rest)))
+            elif word == "set":
+                self.on_set(check_all(json.loads(rest)))
+            elif word == "state":
+                trace.say("state", json.dumps(self.on_state()))
+            elif word:
+                raise Refused("no such command: " + word[:20])
+        except (Refused, BadSetting) as error:
+            trace.say("refused", "why=" + str(error).replace(" ", "_"))
+        except ValueError:
+            trace.say("refused", "why=not_JSON")
+
+    def _read(self) -> None:
+        for _ in range(_AT_ONCE):
+            if self._closed or not self._poll.poll(0):
+                return
+            char = sys.stdin.read(1)
+            if not char:
+                self._closed = True  # nobody is at the other end any more
+                return
+            if char in "\r\n":
+                line, self._line = self._line, ""
+                self.obey(line)
+            elif len(self._line) < _LINE_MAX:
+                self._line += char
+
+    async def run(self, alive: "Callable[[], None]") -> None:
+        """Listen for ever."""
+        while True:
+            self._read()
+            alive()
+            await asyncio.sleep_ms(_POLL_MS)
+
+
+def _refuse_provision(_identity: Identity, _settings: "dict[str, int | float | bool]") -> None:
+    raise Refused("not now")
+
+
+def _refuse_set(_settings: "dict[str, int | float | bool]") -> None:
+    raise Refused("not now")

@@ -1,0 +1,108 @@
+"""Events that the station does not have yet, and when each is due to be sent again.
+
+An event is sent at once on every session, again every second until a hub holds it, then every five seconds until the
+station's receipt (the hub may be destroyed with it). It is sealed at the moment it leaves, so that its age is true
+and each sending is a fresh proof of life. Nothing here does I/O.
+"""
+
+from protocol import kinds
+from protocol.ident import NONE
+
+UNHELD_MS = 1000
+HELD_MS = 5000
+LIMIT = 32  # events that wait; a wearer without coverage makes a handful an hour
+_PER_ROUND = 3  # repetitions a second: more would push young uplinks out of protocol.fresh's ring
+
+
+class Pending:
+    """An event on its way. `shown` is the kind that a hub may see. Times are ms of the badge's monotonic clock."""
+
+    def __init__(
+        self,
+        kind: int,
+        ident: bytes,
+        now_ms: int,
+        shown: int,
+        incident: bytes = NONE,
+        body: bytes = b"",
+        age_ms: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.shown = shown
+        self.ident = ident
+        self.incident = incident
+        self.body = body
+        self.raised_ms = now_ms - age_ms
+        self.held = False
+        self.settled = False
+        self.due_ms = now_ms
+        self.priority = kinds.priority(shown)
+
+    def age_ms(self, now_ms: int) -> int:
+        """How long ago it happened."""
+        return max(0, now_ms - self.raised_ms)
+
+
+class Outbox:
+    """The waiting events, first by priority, then by age."""
+
+    def __init__(self) -> None:
+        self.events: "list[Pending]" = []
+        self.dropped = 0
+        self._turn = 0
+
+    def add(self, event: Pending) -> None:
+        """Let an event wait. Where there is no room the oldest of the least important goes, an alarm last."""
+        if len(self.events) >= LIMIT:
+            worst = self.events[0]
+            for other in self.events:
+                if (other.kind in kinds.ALARMS, -other.priority) < (worst.kind in kinds.ALARMS, -worst.priority):
+                    worst = other
+            self.events.remove(worst)
+            self.dropped += 1
+        at = len(self.events)
+        while at and self.events[at - 1].priority > event.priority:
+            at -= 1
+        self.events.insert(at, event)
+
+    def find(self, ident: bytes) -> "Pending | None":
+        """The waiting event of that identity."""
+        for event in self.events:
+            if event.ident == ident:
+                return event
+        return None
+
+    def settle(self, ident: bytes) -> "Pending | None":
+        """The station has it, or will never take it: let it go."""
+        event = self.find(ident)
+        if event is not None:
+            event.settled = True
+            self.events.remove(event)
+        return event
+
+    def held(self, ident: bytes, now_ms: int) -> "Pending | None":
+        """A hub has it on disk. The event if that is news."""
+        event = self.find(ident)
+        if event is None or event.held:
+            return None
+        event.held = True
+        event.due_ms = now_ms + HELD_MS
+        return event
+
+    def due(self, now_ms: int) -> "list[Pending]":
+        """What is to be sent again now; each is then due again after its interval."""
+        out: "list[Pending]" = []
+        for event in self.events:
+            if now_ms >= event.due_ms and len(out) < _PER_ROUND:
+                event.due_ms = now_ms + (HELD_MS if event.held else UNHELD_MS)
+                out.append(event)
+        return out
+
+    def announced(self, newest: bool = False) -> "Pending | None":
+        """What the next beacon announces: alarms first; of several equals each in turn, or the newest."""
+        urgent = [event for event in self.events if event.priority == kinds.PRIORITY_ALARM]
+        choice = [event for event in urgent if event.shown in kinds.ALARMS] or urgent
+        if not choice:
+            return None
+        self._turn = len(choice) - 1 if newest else self._turn + 1
+        return choice[self._turn % len(choice)]

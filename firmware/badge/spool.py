@@ -1,0 +1,154 @@
+"""Sound on flash, for as long as no hub takes it: one file a capture, records appended in batches.
+
+Flash wears by blocks of 4 KB, so records come in batches of about one block, only while the link does not drain, and
+a file is removed whole when all of it was taken. What lies where is kept in memory as runs of consecutive packets;
+after a reset it is found again from the records' own numbers, without reading the sound.
+"""
+
+import os
+
+from . import trace
+from .sealer import SEALED_LENGTH
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Callable
+
+RECORD = 4 + SEALED_LENGTH  # packet number u32, sealed packet
+BATCH = 4096 // RECORD  # records that fill one block
+_RUNS = 64  # a run more for each gap in the link
+_KEEP_FREE = 65536  # bytes that stay free for settings and journal
+_PREFIX = "sound-"
+
+
+class Spool:
+    """The file of one capture. `path` None: no flash, nothing is kept."""
+
+    def __init__(self, path: "str | None") -> None:
+        self._path = path
+        self.runs: "list[list[int]]" = []  # [first packet, how many, record of the first], ascending
+        self._records = 0
+        self._out = bytearray()
+        self._numbers: "list[int]" = []
+
+    def add(self, number: int, sealed: "memoryview | bytes") -> None:
+        """Put a packet into the batch; flush() writes it. Numbers ascend."""
+        self._out.extend(number.to_bytes(4, "big"))
+        self._out.extend(sealed)
+        self._numbers.append(number)
+
+    def flush(self) -> int:
+        """Write the batch; how many packets could not be kept. Never raises: a bad flash loses sound only."""
+        numbers = self._numbers
+        if not numbers:
+            return 0
+        try:
+            if self._path is None:
+                raise OSError(19)  # ENODEV
+            state = os.statvfs(self._path.rsplit("/", 1)[0])
+            if state[0] * state[3] < _KEEP_FREE:
+                raise OSError(28)  # ENOSPC
+            with open(self._path, "ab") as file:
+                file.write(self._out)
+        except OSError as error:
+            trace.fault("spool", error)
+            lost = len(numbers)
+        else:
+            lost = 0
+            for number in numbers:
+                self._note(number)
+        self._out = bytearray()
+        self._numbers = []
+        return lost
+
+    def _note(self, number: int) -> None:
+        runs = self.runs
+        if runs and runs[-1][0] + runs[-1][1] == number:
+            runs[-1][1] += 1
+        elif len(runs) < _RUNS:
+            runs.append([number, 1, self._records])
+        self._records += 1
+
+    def read(self, number: int) -> "bytes | None":
+        """The sealed packet, None where it is not here."""
+        for first, count, record in self.runs:
+            if first <= number < first + count and self._path is not None:
+                try:
+                    with open(self._path, "rb") as file:
+                        file.seek((record + number - first) * RECORD + 4)
+                        sealed = file.read(SEALED_LENGTH)
+                except OSError as error:
+                    trace.fault("spool", error)
+                    return None
+                return sealed if len(sealed) == SEALED_LENGTH else None
+        return None
+
+    def release(self, below: int) -> None:
+        """Packets below this number are stored elsewhere. Removes the file when nothing is left in it."""
+        had = bool(self.runs)
+        while self.runs and self.runs[0][0] + self.runs[0][1] <= below:
+            self.runs.pop(0)
+        if had and not self.runs:
+            self.remove()
+
+    def remove(self) -> None:
+        """Forget everything."""
+        self.runs = []
+        self._records = 0
+        if self._path is not None:
+            try:
+                os.remove(self._path)
+            except OSError as error:
+                if error.errno != 2:
+                    trace.fault("spool", error)
+
+    def find(self) -> None:
+        """Find again what lies in the file, after a reset."""
+        if self._path is None:
+            return
+        try:
+            records = os.stat(self._path)[6] // RECORD
+            with open(self._path, "rb") as file:
+
+                def number_of(record: int) -> int:
+                    file.seek(record * RECORD)
+                    return int.from_bytes(file.read(4), "big")
+
+                self._search(number_of, records)
+        except OSError as error:
+            trace.fault("spool", error)
+
+    def _search(self, number_of: "Callable[[int], int]", records: int) -> None:
+        # consecutive from one record to another means consecutive all between: halve until it is
+        at = 0
+        while at < records and len(self.runs) < _RUNS:
+            first = number_of(at)
+            low, high = at, records - 1
+            while low < high:
+                middle = (low + high + 1) // 2
+                if number_of(middle) - first == middle - at:
+                    low = middle
+                else:
+                    high = middle - 1
+            self.runs.append([first, low - at + 1, at])
+            at = low + 1
+        self._records = records
+
+
+def path_of(folder: "str | None", boot: bytes, capture: int) -> "str | None":
+    """The file of a capture."""
+    return "%s/%s%s%04x" % (folder, _PREFIX, boot.hex(), capture) if folder else None
+
+
+def left_behind(folder: "str | None") -> "list[tuple[bytes, int]]":
+    """Boot and capture number of each file that an earlier run left."""
+    found: "list[tuple[bytes, int]]" = []
+    if folder is None:
+        return found
+    try:
+        for name in os.listdir(folder):
+            if name.startswith(_PREFIX) and len(name) == len(_PREFIX) + 16:
+                key = bytes.fromhex(name[len(_PREFIX) :])
+                found.append((key[:6], key[6] << 8 | key[7]))
+    except (OSError, ValueError) as error:
+        trace.fault("spool", error)
+    return sorted(found)

@@ -1,0 +1,98 @@
+"""Keeps the tasks alive, and the watchdog fed for exactly as long as they are.
+
+The watchdog cannot be stopped once started. It is fed only when every task has come round lately; one that hangs, or
+cannot be started again, ends in a reset, after which an open alarm is resumed from retained memory. Tasks that wait
+for something are roused every ROUSE_MS, so that waiting is not mistaken for hanging.
+"""
+
+import asyncio
+import gc
+import sys
+
+from machine import WDT
+
+from . import trace
+from .clock import now_ms
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Any, Callable, Coroutine
+
+ROUSE_MS = 1000
+LIMIT_MS = 6000  # a flash that erases, a heap that is collected and a slow hub together stay below a second
+WATCHDOG_MS = 10000
+HEAP_MS = 60000
+_RESTARTS = 5  # of one task in
+_RESTARTS_MS = 60000
+
+
+class Task:
+    """One subject's task."""
+
+    def __init__(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
+        self.name = name
+        self.start = start
+        self.seen_ms = 0
+        self.restarts: "list[int]" = []
+
+    def alive(self) -> None:
+        """Called by the task whenever it comes round."""
+        self.seen_ms = now_ms()
+
+
+class Supervisor:
+    """All tasks. `on_hopeless(task name)` is called when one cannot be kept running; it does not come back."""
+
+    def __init__(self, rouse: "Callable[[], None]", on_hopeless: "Callable[[str], None]") -> None:
+        self._rouse = rouse
+        self._on_hopeless = on_hopeless
+        self._tasks: "list[Task]" = []
+        self._watchdog: "WDT | None" = None
+        self.lowest_heap = gc.mem_free()
+
+    def add(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
+        """A task; `start(alive)` gives its coroutine, again after an exception."""
+        self._tasks.append(Task(name, start))
+
+    async def _keep(self, task: Task) -> None:
+        while True:
+            task.alive()
+            try:
+                await task.start(task.alive)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                trace.fault(task.name, error)
+                sys.print_exception(error)  # type: ignore[attr-defined]
+                if isinstance(error, MemoryError):
+                    gc.collect()
+            now = now_ms()
+            task.restarts = [at for at in task.restarts if now - at < _RESTARTS_MS] + [now]
+            if len(task.restarts) > _RESTARTS:
+                self._on_hopeless(task.name)
+            await asyncio.sleep_ms(10)
+
+    async def run(self) -> None:
+        """Start all tasks and watch over them, for ever."""
+        for task in self._tasks:
+            asyncio.create_task(self._keep(task))
+        self._watchdog = WDT(timeout=WATCHDOG_MS)
+        heap_ms = now_ms()
+        self.heap()
+        while True:
+            await asyncio.sleep_ms(ROUSE_MS)
+            self._rouse()
+            now = now_ms()
+            stuck = [task.name for task in self._tasks if now - task.seen_ms > LIMIT_MS]
+            if stuck:
+                trace.say("stuck", "tasks=" + ",".join(stuck))
+            else:
+                self._watchdog.feed()
+            self.lowest_heap = min(self.lowest_heap, gc.mem_free())
+            if now - heap_ms >= HEAP_MS:
+                heap_ms = now
+                self.heap()
+
+    def heap(self) -> None:
+        """Say how much memory is free after a collection, and the lowest seen without one."""
+        gc.collect()
+        trace.say("heap", "free=%d used=%d lowest=%d" % (gc.mem_free(), gc.mem_alloc(), self.lowest_heap))  # type: ignore[attr-defined]
