@@ -25,6 +25,7 @@ PR_SET_PDEATHSIG = 1
 START_S = 90.0
 STOP_S = 10.0
 LAST_LINES = 12
+LOOK_S = 0.02
 # a line longer than this is a part gone mad; the rest of it is dropped, not the part
 LINE = 1 << 20
 BAD = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|never retrieved|^Exception ignored")
@@ -37,6 +38,13 @@ Complain = Callable[[str, str], None]
 
 class DidNotStart(Exception):
     """A part is not there: the drill cannot run. The text names the part and shows its last lines."""
+
+
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """Waits for the end of the process itself; asyncio's `wait` waits for its children too while they hold its pipes."""
+    while process.returncode is None:  # noqa: ASYNC110 (nothing that could be waited for says it)
+        await asyncio.sleep(LOOK_S)
+    return process.returncode
 
 
 def _die_with_parent() -> None:
@@ -122,7 +130,7 @@ class Part:
             asyncio.create_task(self._read(process.stdout, ready)),
             asyncio.create_task(self._read(process.stderr, None)),
         ]
-        exited = asyncio.create_task(process.wait())
+        exited = asyncio.create_task(_ended(process))
         waiting: set[asyncio.Future[Any]] = {ready, exited}
         await asyncio.wait(waiting, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
@@ -137,10 +145,10 @@ class Part:
         return self.ready
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        status = await process.wait()
+        status = await _ended(process)
         if not self._expected:
             # its last words explain the end better than a status does; they are still in the pipe
-            await asyncio.gather(*self._tasks[:2], return_exceptions=True)
+            await asyncio.wait(self._tasks[:2], timeout=1.0)
             last = self._said[-1] if self._said else "it printed nothing"
             self.complain(self.name, f"ended by itself with status {status}: {last}")
 
@@ -194,7 +202,7 @@ class Part:
         if self.process is None:
             return
         self._signal(signal.SIGKILL)
-        await self.process.wait()
+        await _ended(self.process)
         await self._drain()
 
     async def stop(self) -> None:
@@ -207,7 +215,7 @@ class Part:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), STOP_S)
+                await asyncio.wait_for(_ended(process), STOP_S)
             except TimeoutError:
                 self.complain(self.name, f"did not stop within {STOP_S:g} s of SIGTERM")
             else:
@@ -217,8 +225,7 @@ class Part:
         if await self._left_behind(process.pid):
             self.complain(self.name, "left processes behind when it stopped")
         self._signal(signal.SIGKILL)
-        if process.returncode is None:
-            await process.wait()
+        await _ended(process)
         await self._drain()
 
     async def _left_behind(self, group: int) -> bool:

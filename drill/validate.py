@@ -15,6 +15,8 @@ from typing import Any
 # one line on a terminal; a mangled file can hold a value of any length
 SHOWN = 60
 NAME = re.compile(r"[a-z0-9_]+")
+# what the emulated microphone can play: samples a second, and seconds
+RATES, LONGEST_S = (1000, 384_000), 600
 
 
 class ScenarioError(Exception):
@@ -162,23 +164,21 @@ class Table:
         return path
 
     def wav_at(self, key: str) -> Path:
-        """A 16-bit PCM WAV file with at least one sample, any rate, one or two channels."""
+        """A 16-bit PCM WAV file with at least one sample and at most ten minutes."""
         path = self.file_at(key)
         try:
             with wave.open(str(path), "rb") as sound:
-                width, channels, frames = sound.getsampwidth(), sound.getnchannels(), sound.getnframes()
+                width, frames, rate = sound.getsampwidth(), sound.getnframes(), sound.getframerate()
                 first = sound.readframes(1)
         except (wave.Error, EOFError, OSError, ValueError, MemoryError) as error:
-            raise self.wrong(
-                key, f"{path.name!r} is not a WAV file: {' '.join(str(error).split()) or 'too short'}"
-            ) from None
-        if width != 2 or channels not in (1, 2):
-            raise self.wrong(
-                key,
-                f"{path.name!r} must be 16-bit PCM with 1 or 2 channels, not {8 * width}-bit with {channels}",
-            )
-        if frames < 1 or len(first) < 2 * channels:
+            why = " ".join(str(error).split()) or "too short"
+            raise self.wrong(key, f"{path.name!r} is not a WAV file: {why}") from None
+        if width != 2:
+            raise self.wrong(key, f"{path.name!r} must be 16-bit PCM, not {8 * width}-bit")
+        if frames < 1 or not first:
             raise self.wrong(key, f"{path.name!r} holds no sound")
+        if not RATES[0] <= rate <= RATES[1] or frames > LONGEST_S * rate:
+            raise self.wrong(key, f"{path.name!r} must be up to {LONGEST_S} s at {RATES[0]} to {RATES[1]} Hz")
         return path
 
     def done(self) -> None:
