@@ -63,6 +63,10 @@ class Group:
         """Two bytes that a beacon under this key carries; `head` is its first 14 bytes."""
         return aes.ecb(self._check_key, head + b"\x00\x00")[:2]
 
+    def answer_check(self, head: bytes) -> bytes:
+        """The same for an answer (protocol.answer), so that neither is taken for the other."""
+        return aes.ecb(self._check_key, head + b"\x00\x01")[:2]
+
 
 def seal_beacon(
     group: Group,
@@ -133,7 +137,13 @@ def advertisement(data: bytes) -> bytes:
 
 
 def parse_advertisement(data: bytes) -> "bytes | None":
-    """The beacon in an advertisement of ours, else None."""
-    if len(data) == 31 and data[:7] == _ADVERTISEMENT_HEAD:
-        return data[7:]
+    """The 24 bytes in an advertisement of ours, with or without flags before them, else None."""
+    at = 0
+    while at + 28 <= len(data):
+        length = data[at]
+        if length == 27 and data[at + 1 : at + 4] == b"\xff\xff\xff":
+            return bytes(data[at + 4 : at + 28])
+        if not length:
+            return None
+        at += 1 + length
     return None

@@ -22,6 +22,7 @@ class BadgeKeys:
         self.down = hkdf(root, b"tocsin 1 down")
         self.audio = hkdf(root, b"tocsin 1 audio")
         self.beacon = hkdf(root, b"tocsin 1 beacon")
+        self.answer = hkdf(root, b"tocsin 1 answer")
 
     def link(self, hub_id: bytes) -> bytes:
         """The key that this badge shares with the hub of that identifier (8 bytes)."""

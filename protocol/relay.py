@@ -41,6 +41,7 @@ REJECTED = 2  # an event that the station cannot verify: its outbox row may go
 AUDIO_RECEIPT = 3
 DOWN = 4  # something for a badge
 KEYS = 5  # group and link keys, sealed to this hub
+ANSWER = 6  # 24 bytes to advertise for a badge that has no session (protocol.answer)
 
 CLOCK_SYNCHRONISED = 1
 
@@ -223,7 +224,7 @@ def unpack_receipt(payload: bytes) -> "tuple[int, bytes, bytes]":
 
 
 def pack_down_badge(badge: int, blob: bytes) -> bytes:
-    """DOWN: an envelope to hand to a badge."""
+    """DOWN: an envelope to hand to a badge. ANSWER: the 24 bytes to advertise for it."""
     return badge.to_bytes(3, "big") + blob
 
 

@@ -15,7 +15,22 @@ import time
 
 sys.path.insert(0, sys.argv[1])
 
-from protocol import adpcm, audio, beacon, chunks, downlink, events, fresh, ident, keys, link, patterns, relay, session
+from protocol import (
+    adpcm,
+    answer,
+    audio,
+    beacon,
+    chunks,
+    downlink,
+    events,
+    fresh,
+    ident,
+    keys,
+    link,
+    patterns,
+    relay,
+    session,
+)
 from protocol.crypto import Forged
 
 KEYS = keys.BadgeKeys(bytes(range(32)))
@@ -105,6 +120,7 @@ TARGETS = {
     "speech": (lambda d: audio.open_audio(KEYS.audio, BADGE, BOOT, 2, 0, d), (Forged,)),
     "advertisement": (beacon.parse_advertisement, ()),
     "beacon": (route_and_verify, ()),
+    "answer": (lambda d: answer.open_answer(GROUP, KEYS.answer, BADGE, BOOT, d), ()),
     "badge_link": (badge_link, ()),
     "hub_link": (hub_link, ()),
     "assembler": (assembler, ()),

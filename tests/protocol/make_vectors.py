@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from protocol import adpcm, audio, beacon, downlink, events, ident, keys, kinds, link, relay, session
+from protocol import adpcm, answer, audio, beacon, downlink, events, ident, keys, kinds, link, relay, session
 
 ROOT = bytes(range(32))
 GROUP = bytes(range(0x40, 0x50))
@@ -71,6 +71,7 @@ def make() -> dict[str, object]:
         "down": k.down.hex(),
         "audio": k.audio.hex(),
         "beacon": k.beacon.hex(),
+        "answer": k.answer.hex(),
         "link": k.link(HUB).hex(),
         "passkey": k.passkey(),
     }
@@ -129,6 +130,17 @@ def make() -> dict[str, object]:
             ).hex(),
         }
         for kind, imitates in ((kinds.STATUS, kinds.STATUS), (kinds.SOS, kinds.SOS), (kinds.DURESS, kinds.CHECK_IN))
+    ]
+    out["answers"] = [
+        {
+            "group": GROUP.hex(),
+            "badge": BADGE,
+            "boot": BOOT.hex(),
+            "ident": IDENT.hex(),
+            "level": kinds.RECEIVED,
+            "rotation": 259,
+            "payload": answer.seal_answer(group, k.answer, BADGE, BOOT, IDENT, kinds.RECEIVED, 259).hex(),
+        }
     ]
     samples = _speech(2 * adpcm.SAMPLES)
     predictor = index = 0

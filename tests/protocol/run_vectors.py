@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from protocol import adpcm, aes, audio, beacon, crypto, downlink, events, keys, kinds, link, relay, session
+from protocol import adpcm, aes, answer, audio, beacon, crypto, downlink, events, keys, kinds, link, relay, session
 
 checked = 0
 wrong = 0
@@ -53,7 +53,7 @@ def published(v):
 def own(v):
     t = v["keys"]
     k = keys.BadgeKeys(unhex(t["root"]))
-    for name in ("events", "down", "audio", "beacon"):
+    for name in ("events", "down", "audio", "beacon", "answer"):
         check("key " + name, getattr(k, name), unhex(t[name]))
     check("link key", k.link(unhex(t["hub"])), unhex(t["link"]))
     check("passkey", k.passkey(), t["passkey"])
@@ -103,6 +103,14 @@ def own(v):
         heard = beacon.route([beacon.Group(bytes(16)), group], beacon.parse_advertisement(unhex(t["advertisement"])))
         check("beacon routed", (heard.badge, heard.seq, heard.kind), (t["badge"], t["seq"], t["imitates"]))
         check("beacon verified", beacon.verify(k.beacon, heard), t["kind"])
+    for t in v["answers"]:
+        group, boot, ident = beacon.Group(unhex(t["group"])), unhex(t["boot"]), unhex(t["ident"])
+        payload = unhex(t["payload"])
+        made = answer.seal_answer(group, k.answer, t["badge"], boot, ident, t["level"], t["rotation"])
+        check("answer", made, payload)
+        got = answer.open_answer(group, k.answer, t["badge"], boot, payload)
+        check("answer opened", got, (ident, t["level"], t["rotation"]))
+        check("answer is no beacon", beacon.route([group], payload), None)
     predictor = index = 0
     boot = unhex(v["events"][0]["boot"])
     badge = v["events"][0]["badge"]

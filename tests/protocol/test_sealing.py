@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import audio, beacon, crypto, downlink, events, ident, keys, kinds
+from protocol import answer, audio, beacon, crypto, downlink, events, ident, keys, kinds
 
 KEYS = keys.BadgeKeys(bytes(range(32)))
 BOOT = ident.boot_bytes(1, b"rand")
@@ -78,7 +78,9 @@ def test_any_bytes_are_dropped_by_every_decoder_of_sealed_text(data: bytes) -> N
         downlink.open_down(KEYS.down, 7, data)
     with pytest.raises(crypto.Forged):
         audio.open_audio(KEYS.audio, 7, BOOT, 1, 2, data)
-    assert beacon.parse_advertisement(data) is None or len(data) == 31
+    found_in = beacon.parse_advertisement(data)
+    assert found_in is None or found_in in data
+    assert answer.open_answer(GROUP, KEYS.answer, 7, BOOT, data) is None
     found = beacon.route([GROUP], data)
     assert found is None or beacon.verify(KEYS.beacon, found) is None
 
@@ -116,6 +118,25 @@ def test_a_duress_beacon_shows_a_hub_the_check_in_it_imitates() -> None:
     assert heard is not None
     assert heard.kind == kinds.CHECK_IN
     assert beacon.verify(KEYS.beacon, heard) == kinds.DURESS
+
+
+@given(st.integers(1, ident.BADGE_MAX), st.binary(min_size=8, max_size=8), st.integers(0, 5), st.integers(0, 65535))
+def test_an_answer_is_read_by_its_badge_in_its_boot_and_by_nobody_else(
+    badge: int, event: bytes, level: int, rotation: int
+) -> None:
+    data = answer.seal_answer(GROUP, KEYS.answer, badge, BOOT, event, level, rotation)
+    assert answer.open_answer(GROUP, KEYS.answer, badge, BOOT, data) == (event, level, rotation)
+    assert answer.open_answer(GROUP, KEYS.answer, badge, ident.boot_bytes(2, b"rand"), data) is None
+    assert answer.open_answer(GROUP, KEYS.answer, badge % ident.BADGE_MAX + 1, BOOT, data) is None
+    assert answer.open_answer(GROUP, keys.BadgeKeys(bytes(32)).answer, badge, BOOT, data) is None
+    assert beacon.route([GROUP], data) is None
+
+
+@given(st.integers(0, 191), st.integers(0, 65535))
+def test_a_flipped_bit_of_an_answer_is_noticed(bit: int, rotation: int) -> None:
+    data = bytearray(answer.seal_answer(GROUP, KEYS.answer, 9, BOOT, bytes(8), kinds.RECEIVED, rotation))
+    data[bit // 8] ^= 1 << bit % 8
+    assert answer.open_answer(GROUP, KEYS.answer, 9, BOOT, bytes(data)) is None
 
 
 def test_no_two_advertisements_of_a_boot_share_a_block() -> None:
