@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from pathlib import Path
 
 PINS = 0
@@ -18,10 +19,11 @@ WDT_FED = 196
 I2S_WRITTEN = 208
 CAUSE = 224
 WAKE = 225
-BROKEN_FLASH = 226
+BROKEN = 226
 UNIQUE_ID = 228
 RTC = 256
 RTC_SIZE = 4 + 2048
+RTC_MAGIC = 0x5A17
 RING = 4096
 RING_SAMPLES = 4096
 BOARD_SIZE = RING + 2 * RING_SAMPLES
@@ -79,23 +81,25 @@ class Board:
         """The chip's number."""
         self.memory[UNIQUE_ID : UNIQUE_ID + 6] = mac
 
-    def break_flash(self, broken: bool) -> None:
-        """Let every access to the flash fail."""
-        self.memory[BROKEN_FLASH] = broken
+    def break_parts(self, parts: int) -> None:
+        """Bits of the parts that do not work: 1 flash, 2 microphone, 4 motor, 8 bonds, 16 settings."""
+        self.memory[BROKEN] = parts
 
-    def starve_watchdog(self) -> bool:
+    def watchdog_starved(self) -> bool:
         """Whether the watchdog runs and was not fed in time."""
         (timeout,) = struct.unpack_from("<I", self.memory, WDT_TIMEOUT)
         (fed,) = struct.unpack_from("<Q", self.memory, WDT_FED)
-        return bool(timeout) and _now_us() - fed > timeout * 1000
+        return bool(timeout) and time.monotonic_ns() // 1000 - fed > timeout * 1000
 
     def stop_watchdog(self) -> None:
         """As at every start: the watchdog is off until the firmware starts it."""
         struct.pack_into("<I", self.memory, WDT_TIMEOUT, 0)
 
     def lose_power(self, noise: bytes) -> None:
-        """What power-on finds in the retained memory: anything."""
+        """What power-on finds in the retained memory: anything. Half of the time it passes for something."""
         self.memory[RTC : RTC + RTC_SIZE] = noise[:RTC_SIZE].ljust(RTC_SIZE, b"\0")
+        if noise[0] & 1:
+            struct.pack_into("<HH", self.memory, RTC, RTC_MAGIC, int.from_bytes(noise[1:3], "big") % (RTC_SIZE - 4))
 
     def put_samples(self, first: int, samples: bytes) -> None:
         """Write 16-bit little-endian samples into the DMA ring; `first` is the number of the first one."""
@@ -113,8 +117,3 @@ class Board:
         """The DMA ring is empty, the next sample is number 0."""
         struct.pack_into("<Q", self.memory, I2S_WRITTEN, 0)
 
-
-def _now_us() -> int:
-    import time
-
-    return time.monotonic_ns() // 1000

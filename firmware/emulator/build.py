@@ -28,7 +28,8 @@ class BuildError(Exception):
     """The badge's code does not compile; the message is the compiler's."""
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where compiled files and converted sounds are kept between runs; outside the repository."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "tocsin" / "emulator"
     try:
@@ -48,7 +49,7 @@ def _compile(source: Path, name: str) -> bytes:
     """One file, compiled for this machine; kept in the cache by the hash of what went in."""
     text = source.read_bytes()
     key = hashlib.sha256(b"\0".join((_compiler_version(), name.encode(), text))).hexdigest()
-    kept = _cache() / f"{key[:32]}.mpy"
+    kept = cache_folder() / f"{key[:32]}.mpy"
     try:
         return kept.read_bytes()
     except FileNotFoundError:

@@ -23,7 +23,7 @@ _START = """
 import sys,vfs,uctypes
 vfs.umount('/')
 vfs.mount(vfs.VfsRom(uctypes.bytearray_at({image},{image_size})),'/rom')
-sys.path[:]=['/rom/shims','/rom']
+sys.path[:]=['/rom/shims','/rom','.frozen']
 import _emulator
 _emulator.start({port},{board},{board_size},{flash},{flash_size},{scratch})
 import _boot

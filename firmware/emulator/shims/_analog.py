@@ -42,6 +42,8 @@ class ADC:
 
 class PWM:
     def __init__(self, pin, *, freq=5000, duty_u16=0, duty=None, duty_ns=None, invert=0):
+        if _emulator.broken(4):
+            raise OSError(5)
         self._pin = pin if isinstance(pin, int) else pin.id
         self._freq = freq
         self._duty = 0

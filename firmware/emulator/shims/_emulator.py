@@ -79,6 +79,11 @@ def _on_reply(rx, n):
     _reply = bytes(rx[:n])
 
 
+def broken(part):
+    # 1 flash, 2 microphone, 4 motor: what a drill has broken.
+    return board[CAUSE + 2] & part
+
+
 def send(kind, *parts):
     # One frame. Parts are bytes-like.
     n = 3

@@ -37,6 +37,8 @@ class I2S:
     def __init__(self, id, *, sck, ws, sd, mode, bits, format, rate, ibuf, mck=None):
         if mode != 0 or format != 0 or bits not in (16, 32):
             raise ValueError("only RX, MONO, 16 or 32 bits here")
+        if _emulator.broken(2):
+            raise OSError(5)
         self._wide = bits == 32
         self._room = min(4096, max(_DMA_LEAST, ibuf // _DMA_SAMPLE))
         self._ring = memoryview(_emulator.board)[_emulator.RING : _emulator.RING + 2 * _emulator.RING_SAMPLES]

@@ -154,7 +154,7 @@ class BLE:
                 self._mac = _emulator.call(67, b"a", bytes((value,)))[:6]
             elif key in ("bond", "mitm", "le_secure"):
                 value = bool(value)
-                _emulator.send(67, key[:1].encode(), bytes((value,)))
+                _emulator.send(67, {"bond": b"b", "mitm": b"p", "le_secure": b"l"}[key], bytes((value,)))
             elif key == "io":
                 _emulator.send(67, b"i", bytes((value,)))
             elif key != "rxbuf":

@@ -101,7 +101,7 @@ class Partition:
         return self._what
 
     def _check(self, at, n):
-        if _emulator.board[_emulator.CAUSE + 2]:  # broken by the drill
+        if _emulator.broken(1):
             raise OSError(5)
         if at < 0 or at + n > self._what[3]:
             raise OSError(22)
@@ -187,7 +187,7 @@ class NVS:
         self._pending[key] = (0, b"")
 
     def commit(self):
-        if _emulator.board[_emulator.CAUSE + 2]:
+        if _emulator.broken(1):
             raise OSError(5)
         last = {}
         for kind, body in self._scan():

@@ -1,0 +1,312 @@
+"""An emulated badge: the board, its radio, microphone and motor, and the firmware that runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+from firmware.boards import emulator as pins
+from firmware.emulator import board as memory
+from firmware.emulator import build, launcher
+from firmware.emulator.board import Board
+from firmware.emulator.childlink import ChildLink
+from firmware.emulator.events import Bus
+from firmware.emulator.hand import SOS, BadAct, Hand, number, steps
+from firmware.emulator.haptics import Haptics
+from firmware.emulator.microphone import Microphone
+from firmware.emulator.process import Child
+from firmware.emulator.radio import Radio
+
+HEAP = "160K"  # of 64-bit objects: stands for 80 KB on the badge
+WATCHDOG_CHECK_S = 0.1
+BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
+FULL_MV, EMPTY_MV = 4150, 3300
+BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16}
+_CAUSES = {1: "power_on", 2: "hard", 3: "watchdog", 4: "deepsleep", 5: "soft"}
+
+
+def battery_millivolts(percent: float) -> int:
+    """The cell's voltage for a state of charge: a straight line is near enough where firmware reads it back."""
+    return round(EMPTY_MV + (FULL_MV - EMPTY_MV) * percent / 100)
+
+
+class Badge:
+    """Everything inside one badge. `folder` keeps its flash and retained memory."""
+
+    def __init__(
+        self,
+        name: str,
+        air: tuple[str, int],
+        folder: Path,
+        sound: bytes,
+        *,
+        module: str = "firmware.badge.main",
+        heap: str = HEAP,
+        broken: tuple[str, ...] = (),
+        extra: dict[str, Path] | None = None,
+    ) -> None:
+        self.name = name
+        self.bus = Bus()
+        self.folder = folder
+        self._module = module
+        self._heap = heap
+        self._extra = extra
+        self.board = Board(folder)
+        self.link = ChildLink()
+        self.radio = Radio(air, name, self.link, self.bus)
+        self.microphone = Microphone(self.board, self.link, self.bus, sound)
+        self.haptics = Haptics(self.link, self.bus, pins.HAPTIC)
+        self.hand = Hand(self._press)
+        self.link.handlers["X"] = self._on_exit
+        self.link.handlers["T"] = self._on_timer
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._child: Child | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()
+        self._cause = memory.POWER_ON
+        self._off_s = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asleep: tuple[int, int] | None = None  # deep sleep: mask and levels that wake
+        self.lanyard_attached = True
+        self.percent = 100.0
+        self.facts: dict[str, Any] = {}
+        self.board.set_unique_id(hashlib.sha256(name.encode()).digest()[:6])
+        self.board.break_parts(sum(BROKEN[part] for part in broken))
+        for pin in (pins.SOS_N, pins.SIDE_N, pins.CHARGING_N):
+            self.board.set_pin(pin, 1)
+        self.board.set_pin(pins.LANYARD_N, 0)
+        self.set_battery(100.0)
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Switch it on. Raises build.BuildError when the firmware does not compile."""
+        image = await asyncio.to_thread(build.image, extra=self._extra)
+        (self.folder / "image.rom").write_bytes(image)
+        await self.link.open()
+        self.radio.start()
+        self._life = asyncio.create_task(self._live())
+
+    async def close(self) -> None:
+        """Switch it off and let go of everything."""
+        if self._life:
+            self._life.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._life
+        await self._halt()
+        await self.radio.close()
+        self.link.close()
+        self.bus.close()
+        self.board.close()
+
+    async def _live(self) -> None:
+        """Run the firmware, again and again, as often as the board is reset."""
+        while True:
+            if self._off_s:
+                await asyncio.sleep(self._off_s)
+                self._off_s = 0.0
+            await self._boot()
+            watch = asyncio.create_task(self._watch())
+            try:
+                await self._again.wait()
+            finally:
+                watch.cancel()
+            await self._halt()
+
+    async def _boot(self) -> None:
+        self._again.clear()
+        self.board.set_cause(self._cause)
+        self.board.stop_watchdog()
+        if self._cause == memory.POWER_ON:
+            self.board.lose_power(random.randbytes(memory.RTC_SIZE))
+        await asyncio.sleep(BOOT_S)
+        self.bus.emit("state", state="booting", cause=_CAUSES[self._cause])
+        command = launcher.command(
+            self.folder / "image.rom",
+            self.folder / "board.bin",
+            self.folder / "flash.bin",
+            port=self.link.port,
+            module=self._module,
+            heap=self._heap,
+        )
+        self._child = await Child.start(command, self._on_line)
+
+    async def _halt(self) -> None:
+        """The processor stops: so do the radio, the motor and the microphone."""
+        child, self._child = self._child, None
+        if child:
+            await child.kill()
+        self.link.detach()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self.microphone.stop()
+        self.haptics.stop()
+        await self.radio.off()
+
+    async def _watch(self) -> None:
+        """Resets the board when the watchdog starves; says when the firmware ends by itself."""
+        assert self._child
+        ended = asyncio.ensure_future(self._child.ended())
+        said = False
+        try:
+            while True:
+                await asyncio.sleep(WATCHDOG_CHECK_S)
+                if self.board.watchdog_starved():
+                    self.bus.emit("log", text="watchdog: not fed in time")
+                    self._restart(memory.WATCHDOG)
+                    return
+                if ended.done() and not said and self._asleep is None:
+                    said = True  # as at the REPL: nothing happens until a reset
+                    self.bus.emit("state", state="stopped", status=ended.result())
+        finally:
+            ended.cancel()
+
+    def _restart(self, cause: int, off_s: float = 0.0) -> None:
+        self._cause = cause
+        self._off_s = off_s
+        self._asleep = None
+        self._again.set()
+
+    def _on_exit(self, body: bytes) -> None:
+        if body[0] == 1:
+            self.bus.emit("log", text="machine.reset()")
+            self._restart(memory.HARD_RESET)
+        elif body[0] == 2:
+            mask, levels, time_ms = struct.unpack(">QQQ", body[1:25])
+            self.bus.emit("state", state="deep sleep")
+            self._cause = memory.DEEPSLEEP
+            self._asleep = (mask, levels)
+            self.board.stop_watchdog()
+            task = asyncio.create_task(self._halt())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if time_ms:
+                loop = asyncio.get_running_loop()
+                self._timers[-1] = loop.call_later(time_ms / 1000, self._restart, memory.DEEPSLEEP)
+            self._maybe_wake()
+
+    def _maybe_wake(self) -> None:
+        if self._asleep:
+            mask, levels = self._asleep
+            for pin in range(49):
+                if mask >> pin & 1 and self.board.pin(pin) == levels >> pin & 1:
+                    self._restart(memory.DEEPSLEEP)
+                    return
+
+    def _on_timer(self, body: bytes) -> None:
+        number_, periodic, period_ms = struct.unpack(">BBI", body)
+        if timer := self._timers.pop(number_, None):
+            timer.cancel()
+        if period_ms:
+            loop = asyncio.get_running_loop()
+
+            def fire() -> None:
+                self._timers.pop(number_, None)
+                self.link.send("t", bytes((number_,)))
+                if periodic:
+                    self._timers[number_] = loop.call_later(period_ms / 1000, fire)
+
+            self._timers[number_] = loop.call_later(period_ms / 1000, fire)
+
+    # ------------------------------------------------------------------ serial console
+
+    def _on_line(self, line: str) -> None:
+        if not line.startswith("@"):
+            if line:
+                self.bus.emit("log", text=line)
+            return
+        name, _, rest = line[1:].partition(" ")
+        fields = dict(part.split("=", 1) for part in rest.split() if "=" in part)
+        for key, value in fields.items():
+            if key in ("heap", "free", "heap_free") and value.isdigit():
+                self.facts["heap_free"] = int(value)
+        self.bus.emit("trace", name=name, fields=fields, line=line)
+
+    def console(self, line: str) -> None:
+        """A line to the firmware's serial console."""
+        if self._child:
+            self._child.write(line)
+
+    def provision(self, what: dict[str, Any]) -> None:
+        """Hand the badge its identity and settings, as `tocsin-badge provision` does over the cable."""
+        self.console("provision " + json.dumps(what, separators=(",", ":")))
+
+    # ------------------------------------------------------------------ physics
+
+    def _set_pin(self, pin: int, level: int) -> None:
+        if self.board.set_pin(pin, level):
+            self.link.send("p", bytes((pin, level)))
+            self._maybe_wake()
+
+    def _press(self, button: str, pressed: bool) -> None:
+        self.bus.emit("button", button=button, pressed=pressed)
+        self._set_pin(pins.SOS_N if button == SOS else pins.SIDE_N, 0 if pressed else 1)
+
+    def set_battery(self, percent: float) -> None:
+        """Charge or drain the cell to this percentage."""
+        self.percent = percent
+        self.board.set_millivolts(pins.BATTERY, round(battery_millivolts(percent) / pins.BATTERY_DIVIDER))
+        self.bus.emit("battery", percent=percent)
+
+    def set_lanyard(self, attached: bool) -> None:
+        """Attach the lanyard or pull it off."""
+        self.lanyard_attached = attached
+        self.bus.emit("lanyard", attached=attached)
+        self._set_pin(pins.LANYARD_N, 0 if attached else 1)
+
+    async def do(self, request: dict[str, Any]) -> None:
+        """One act of the wearer, or something that happens to the badge. Raises BadAct.
+
+        Returns when the act is complete: a hold when the button was let go.
+        """
+        act = request.get("do")
+        if not isinstance(act, str):
+            raise BadAct("'do' must name an act")
+        if act == "button":
+            button, pressed = request.get("button"), request.get("pressed")
+            if button not in ("sos", "side") or not isinstance(pressed, bool):
+                raise BadAct("'button' must be sos or side, 'pressed' true or false")
+            self._press(button, pressed)
+        elif act == "pull_lanyard":
+            self.set_lanyard(False)
+        elif act == "attach_lanyard":
+            self.set_lanyard(True)
+        elif act == "battery":
+            self.set_battery(number(request, "percent", 100.0, 0, 100))
+        elif act == "reset":
+            self._restart(memory.WATCHDOG)
+        elif act == "power_cut":
+            seconds = number(request, "for", 1.0, 0, 3600)
+            self._restart(memory.POWER_ON, seconds)
+        elif act == "charge":
+            on = bool(request.get("on", True))
+            self._set_pin(pins.CHARGING_N, 0 if on else 1)
+        elif act in ("standby", "wake", "fall"):
+            self.console(act)
+        else:
+            await self.hand.do(steps(act, request))
+
+    def state(self) -> dict[str, Any]:
+        """The badge as it is, for the panel and drills."""
+        device = self.radio.device
+        return {
+            "name": self.name,
+            "running": self._child is not None,
+            "asleep": self._asleep is not None,
+            "battery": self.percent,
+            "lanyard": self.lanyard_attached,
+            "capturing": self.microphone.capturing,
+            "radio": {
+                "on": device is not None,
+                "advertising": bool(device and device.is_advertising),
+                "connections": len(device.connections) if device else 0,
+            },
+            **self.facts,
+        }
