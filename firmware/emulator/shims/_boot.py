@@ -12,7 +12,7 @@ class _Clock(io.IOBase):
     # While everything that asyncio waits for is a file descriptor (the console alone, say), the Unix port blocks
     # in poll() and runs no interrupt handlers. Something that is none makes it look up each millisecond.
     def ioctl(self, request, arg):
-        return 0
+        return 0 if request == 3 else -22  # never ready; no file number
 
 
 def mount():
