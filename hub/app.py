@@ -1,0 +1,410 @@
+"""The hub: what comes from badges goes to the station, what comes from the station goes to badges.
+
+advertisement -> Listener -> Roster -> Contact -> EVENT -> Keeper (memory, disk) -> Uplink -> station
+station -> Uplink -> Envelope (signature) -> receipt: Keeper; for a badge: Roster -> Contact
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from bleak.backends.device import BLEDevice
+
+from hub import health
+from hub.audio import Packets, Spool
+from hub.beacons import Listener
+from hub.clock import Clock
+from hub.config import Config
+from hub.control import Control
+from hub.envelope import Envelope
+from hub.identity import Identity, KeyRing, next_boot
+from hub.keeper import Keeper
+from hub.location import Location
+from hub.outbox import Row
+from hub.radio import Radio
+from hub.roster import Roster
+from hub.uplink import Broker, Uplink
+from protocol import kinds, link, relay
+from protocol.crypto import Forged
+from protocol.events import Malformed
+
+logger = logging.getLogger("hub")
+
+EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
+PROOF_MS = 12_000  # the station answers every STATUS, and each badge sends one at least every 5 s
+HEALTH_S = 5.0
+HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
+HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
+REFUSED_MS = 60_000  # see Hub._rejected
+REFUSED_MAX = 256
+
+# whose facts carry the place: what belongs to an alarm or a visit, and nothing else
+PLACED = frozenset(
+    (
+        *kinds.ALARMS,
+        kinds.CANCEL,
+        kinds.CHECK_IN,
+        kinds.EXTEND,
+        kinds.VISIT_START,
+        kinds.VISIT_END,
+        kinds.VISIT_ARMED,
+        kinds.AMBER,
+    )
+)
+
+
+class Hub:
+    """Everything that runs. `folder` problems raise IdentityError; everything else is survived and told."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or Clock(config.clock_offset)
+        self.identity = Identity.load(config.dir)
+        self.boot = next_boot(config.dir)
+        self.keys = KeyRing(config.dir)
+        self.counters: Counter[str] = Counter()
+        self.envelope = Envelope(self.identity, config.station_key, self.boot, self.clock)
+        self.location = Location(self.clock.now_ms, config.place, config.accuracy_m)
+        self.listener = Listener(lambda: self.keys.groups)
+        self.radio = Radio(config.adapter, config.air, config.air_name, self._heard)
+        self.roster = Roster(
+            self.radio,
+            self.identity.hub_id,
+            self.clock,
+            lambda: self.keys.links,
+            self._enrols,
+            self._said,
+            self._established,
+            lambda badge: self._health_soon(),
+        )
+        self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work)
+        self.spool = Spool(
+            config.dir / "audio.db",
+            self.clock,
+            config.audio_max_bytes,
+            self._publish_audio,
+            lambda badge, body: void(self.roster.send(badge, link.AUDIO_ACK, body)),
+            self._events_first,
+        )
+        self.uplink = Uplink(
+            Broker(
+                config.mqtt_host,
+                config.mqtt_port,
+                config.mqtt_user,
+                config.mqtt_password,
+                config.mqtt_keepalive,
+                config.mqtt_version,
+            ),
+            self.identity.hub_id,
+            self.boot,
+            self._connected,
+            self._down,
+            self._station_announced,
+        )
+        self.started_ms = self.clock.now_ms()
+        self._flying = 0
+        self._epoch = 0
+        self._work_wake = asyncio.Event()
+        self._health_wake = asyncio.Event()
+        self._hurried_ms = -HURRY_MS
+        # beacons that were forwarded, so that the rejection of a forged one is not taken for its event's
+        self._beacons: dict[tuple[int, bytes], int] = {}
+        if self.keys.problem:
+            logger.warning("keys: %s", self.keys.problem)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Work until cancelled. `ready` is called once, when the radio scans."""
+        self.keeper.load()
+        self.spool.load()
+        if waiting := len(self.keeper.queue):
+            logger.info("outbox: %d events of an earlier run wait for the station", waiting)
+        jobs: dict[str, asyncio.Task[None]] = {
+            name: asyncio.create_task(job, name=name)
+            for name, job in (
+                ("outbox", self.keeper.run()),
+                ("audio", self.spool.run()),
+                ("uplink", self.uplink.run()),
+                ("radio", self.radio.run()),
+                ("badges", self.roster.run()),
+                ("sender", self._send()),
+                ("health", self._tell_health()),
+                ("hello", self._tell_hello()),
+            )
+        }
+        if self.config.nmea:
+            jobs["location"] = asyncio.create_task(self.location.follow(self.config.nmea, self.config.baud))
+        control = Control(self.config.dir / "hub.sock", self.status)
+        try:
+            await control.open()
+            await self.radio.ready.wait()
+            ready()
+            done, _ = await asyncio.wait(jobs.values(), return_when=asyncio.FIRST_COMPLETED)
+            for job in done:  # none of them ever ends by itself
+                await job
+                raise RuntimeError(f"{job.get_name()} has ended")
+        finally:
+            # badges first, so that they look for another hub at once; the broker connection ends with a word
+            for name in ("radio", "badges", "location", "sender", "health", "hello", "uplink", "outbox", "audio"):
+                if name in jobs:
+                    jobs[name].cancel()
+            await asyncio.gather(*jobs.values(), return_exceptions=True)
+            await control.close()
+            await self.keeper.close()
+            await self.spool.close()
+
+    # ------------------------------------------------------------------ from the air
+
+    def _heard(self, device: BLEDevice, manufacturer_data: dict[int, bytes], rssi: int) -> None:
+        heard = self.listener.hear(manufacturer_data, self.clock.now_ms())
+        if heard is None:
+            return
+        found = heard.beacon
+        self.roster.heard(found, heard.new, device, rssi)
+        if not heard.relay:
+            return
+        known = (found.badge, found.ident, relay.EVENT) in self.keeper.queue
+        if known and self.roster.established(found.badge):
+            return  # its session carries it better
+        self._remember_beacon(found.badge, found.ident)
+        self.keeper.take(
+            found.badge,
+            found.ident,
+            relay.BEACON,
+            found.kind,
+            relay.pack_beacon(found),
+            self._facts(found.badge, found.kind),
+        )
+
+    def _said(self, badge: int, kind: int, body: bytes) -> None:
+        """A message of a badge: inside its session, or an ENROL."""
+        try:
+            if kind == link.EVENT:
+                seen_as, ident, age, battery, flags, blob = link.unpack_event(body)
+                payload = relay.pack_event(badge, seen_as, ident, age, battery, flags, blob)
+                self.roster.battery(badge, battery)
+                self.keeper.take(badge, ident, relay.EVENT, seen_as, payload, self._facts(badge, seen_as))
+            elif kind == link.TELEMETRY:
+                battery, blob = link.unpack_telemetry(body)
+                self.roster.battery(badge, battery)
+                facts = {"rssi": self.roster.rssi(badge)}
+                payload = relay.pack_telemetry(badge, battery, blob)
+                self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0)
+            elif kind == link.AUDIO:
+                boot, capture, index, sealed = link.unpack_audio(body)
+                self.spool.received(badge, boot, capture, index, sealed)
+            elif kind == link.ENROL:
+                ident, blob = body[:8], body[8:]
+                payload = relay.pack_event(badge, kinds.ENROL, ident, 0, 0, 0, blob)
+                self.keeper.take(badge, ident, relay.EVENT, kinds.ENROL, payload, self._facts(badge, kinds.ENROL))
+                self.roster.enrolling(badge)
+                logger.info("badge %d asks to be enrolled; the station decides", badge)
+            else:
+                self.counters["unknown_message"] += 1
+        except Malformed:
+            self.counters["malformed_message"] += 1
+
+    def _established(self, badge: int, boot: bytes) -> None:
+        self.listener.trust(badge, boot)
+        self._health_soon()
+
+    def _enrols(self, badge: int) -> bool:
+        enrol = self.config.enrol
+        return enrol if isinstance(enrol, bool) else badge in enrol
+
+    def _facts(self, badge: int, kind: int) -> str:
+        facts: dict[str, Any] = {"wall": round(self.clock.wall(), 3)}
+        if (rssi := self.roster.rssi(badge)) is not None:
+            facts["rssi"] = rssi
+        if kind in PLACED and (place := self.location.facts()):
+            facts["place"] = place
+        return json.dumps(facts, separators=(",", ":"))
+
+    def _stored(self, row: Row) -> None:
+        if row.form == relay.EVENT:
+            self.roster.send(row.badge, link.HELD, link.pack_held([row.ident]))
+
+    # ------------------------------------------------------------------ to the station
+
+    def _work(self) -> None:
+        """Something is due: send it now, in this very call, where the way is open."""
+        self._pump()
+        self._work_wake.set()
+
+    def _pump(self) -> None:
+        queue = self.keeper.queue
+        if not self.uplink.ready:
+            if queue.alarm_waits():
+                self.uplink.hurry()
+            return
+        now = self.clock.now_ms()
+        for row in queue.due(now, EVENTS_FLYING):
+            alarm = kinds.priority(row.kind) == kinds.PRIORITY_ALARM
+            if self._flying >= EVENTS_FLYING * (2 if alarm else 1):
+                break
+            message = self.envelope.up(row.form, row.payload, json.loads(row.facts), self.keeper.aged(row))
+            if not self.uplink.publish("up/event", message, 1, self._landing()):
+                break
+            self._flying += 1
+            queue.sent(row, now)
+
+    def _landing(self) -> Callable[[], None]:
+        epoch = self._epoch
+
+        def landed() -> None:
+            if epoch == self._epoch:
+                self._flying -= 1
+                self._work_wake.set()
+
+        return landed
+
+    async def _send(self) -> None:
+        """What is due again, and what found no place in the broker's window."""
+        while True:
+            self._pump()
+            next_ms = self.keeper.queue.next_ms()
+            wait_s = 1.0 if next_ms is None else max(0.05, (next_ms - self.clock.now_ms()) / 1000)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait_s, 1.0)):
+                    await self._work_wake.wait()
+            self._work_wake.clear()
+            self._check_proof()
+
+    def _events_first(self) -> bool:
+        return not self.uplink.ready or self._flying > 0
+
+    def _publish_audio(self, badge: int, boot: bytes, capture: int, packets: Packets, done: Callable[[], None]) -> bool:
+        if not self.uplink.ready:
+            return False
+        message = self.envelope.up(relay.AUDIO, relay.pack_audio(badge, boot, capture, packets))
+        return self.uplink.publish("up/audio", message, 1, done)
+
+    def _connected(self, ready: bool) -> None:
+        self._flying = 0
+        self._epoch += 1
+        if ready:
+            self._hello()
+            self.keeper.queue.hurry(self.clock.now_ms())
+            self.spool.connected()
+            self._work()
+            self._health_soon()
+        else:
+            self._check_proof()
+
+    def _station_announced(self) -> None:
+        """Somebody says that the station has started. It costs little to believe it."""
+        now = self.clock.now_ms()
+        if now - self._hurried_ms >= HURRY_MS:
+            self._hurried_ms = now
+            self.keeper.queue.hurry(now)
+            self._work()
+
+    # ------------------------------------------------------------------ from the station
+
+    def _down(self, data: bytes) -> None:
+        message = self.envelope.down(data)
+        if message is None:
+            return
+        self._check_proof()
+        try:
+            if message.type == relay.RECEIPT:
+                badge, ident, blob = relay.unpack_receipt(message.payload)
+                self.listener.trust(badge, ident[:6])
+                self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON))
+                self._pass_on(badge, blob)
+                self._work_wake.set()
+            elif message.type == relay.REJECTED:
+                self._rejected(*relay.unpack_receipt(message.payload))
+            elif message.type == relay.AUDIO_RECEIPT:
+                self.spool.receipt(*relay.unpack_audio_receipt(message.payload))
+            elif message.type == relay.DOWN:
+                self._pass_on(*relay.unpack_down_badge(message.payload))
+            elif message.type == relay.KEYS:
+                if self.keys.open(self.identity, message.payload):
+                    logger.info("keys: %d group keys, %d badges enrolled", len(self.keys.groups), len(self.keys.links))
+                    self.roster.keys_changed()
+                if self.keys.problem:
+                    logger.warning("keys: %s", self.keys.problem)
+            else:
+                self.counters["unknown_down"] += 1
+        except Forged:
+            self.counters["keys_forged"] += 1
+        except Malformed:
+            self.counters["down_malformed"] += 1
+
+    def _pass_on(self, badge: int, blob: bytes) -> None:
+        if blob:
+            self.roster.deliver(badge, blob)
+
+    def _rejected(self, badge: int, ident: bytes, blob: bytes) -> None:
+        """The station cannot verify an event.
+
+        A forged beacon may carry the identity of a true event that waits here, and its rejection names only the
+        identity: so the event itself goes only when no beacon of that identity was forwarded lately. A false one that
+        stays is sent again and rejected again, and then it goes.
+        """
+        forms: tuple[int, ...] = (relay.BEACON,)
+        sent = self._beacons.get((badge, ident))
+        if sent is None or self.clock.now_ms() - sent > REFUSED_MS:
+            forms = (relay.EVENT, relay.BEACON)
+        self.counters["rejected"] += 1
+        self.keeper.retire(badge, ident, forms)
+        self._pass_on(badge, blob)
+
+    def _remember_beacon(self, badge: int, ident: bytes) -> None:
+        self._beacons.pop((badge, ident), None)
+        self._beacons[(badge, ident)] = self.clock.now_ms()
+        while len(self._beacons) > REFUSED_MAX:
+            del self._beacons[next(iter(self._beacons))]
+
+    def _check_proof(self) -> None:
+        """Is there proof of the station? Badges are told when that changes."""
+        proof_ms = self.envelope.proof_ms
+        fresh = proof_ms is not None and self.clock.now_ms() - proof_ms <= PROOF_MS
+        proof = self.uplink.ready and fresh
+        if proof != self.roster.uplink:
+            logger.info("the station %s", "answers" if proof else "does not answer")
+            self.roster.said_uplink(proof, bytes((proof,)), link.UPLINK)
+
+    # ------------------------------------------------------------------ about itself
+
+    def _hello(self) -> None:
+        identity = self.identity
+        facts: dict[str, Any] = {"name": self.config.name}
+        if self.config.place and (place := self.location.facts()):
+            facts["place"] = place
+        message = self.envelope.up(relay.HELLO, identity.public + identity.exchange_public, facts)
+        self.uplink.publish("hello", message, 1, retain=True)
+
+    async def _tell_hello(self) -> None:
+        while True:
+            await asyncio.sleep(HELLO_S)
+            if self.uplink.ready and not self.keys.groups:
+                self._hello()
+
+    def _health_soon(self) -> None:
+        self._health_wake.set()
+
+    async def _tell_health(self) -> None:
+        while True:
+            if self.uplink.ready:
+                facts = health.facts(self)
+                self.uplink.publish("up/status", self.envelope.up(relay.HEALTH, b"", facts), 0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEALTH_S):
+                    await self._health_wake.wait()
+                    await asyncio.sleep(0.2)  # what changes together is told together
+            self._health_wake.clear()
+
+    def status(self) -> dict[str, Any]:
+        """Everything that a technician may know about the running hub."""
+        return health.status(self)
+
+
+def void(_: object) -> None:
+    """Throw a result away on purpose."""

@@ -1,0 +1,357 @@
+"""The way to the broker: MQTT by paho, driven by asyncio.
+
+Nothing of value lives in here. Every connection has a fresh paho client, so no message of an earlier one is waiting
+inside; what must arrive is in the outbox and is published again. QoS 1 only paces: a PUBACK says that the broker took
+a message, never that the station has it.
+
+MQTT 5 is tried first and remembered while it works; a broker that refuses it is asked for 3.1.1 at once. paho reads
+and writes on the event loop, so that a message leaves in the instant in which it is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+logger = logging.getLogger("hub.uplink")
+
+CONNECT_S = 3.0  # for TCP and for CONNACK each
+# s between attempts: at once for the first, then not so often that a broker which comes back is hit by every hub
+RETRY_S = (0.05, 0.2, 0.5, 1.0)
+MISC_S = 0.5  # how often paho looks at its keepalive
+SESSION_S = 60  # MQTT 5: how long the broker keeps what the station says to a hub that has just lost it
+SEND_BUFFER = 65_536  # bytes in the kernel that an alarm may find before it; Linux would take megabytes
+INFLIGHT = 500  # messages without PUBACK; what publishes keeps its own, smaller windows
+STATION_TOPIC = "tocsin/1/station"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the broker is and how to sign in. `version`: auto, 5 or 3.1.1; `keepalive` in seconds."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = None
+    keepalive: int = 2
+    version: str = "auto"
+
+
+class Uplink:
+    """A connection that comes back by itself.
+
+    `on_ready(bool)` is called when the hub can publish and when it no longer can; `on_down(bytes)` with each message
+    on the hub's own topic; `on_station()` when the station announces itself. All on the event loop.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        hub_id: bytes,
+        boot: int,
+        on_ready: Callable[[bool], None],
+        on_down: Callable[[bytes], None],
+        on_station: Callable[[], None],
+    ) -> None:
+        self.broker = broker
+        self.ready = False
+        self.problem = "not connected yet"
+        self.protocol = ""
+        self.connections = 0
+        self.base = f"tocsin/1/hub/{hub_id.hex()}"
+        self._boot = boot
+        self._hub = hub_id.hex()
+        self._on_ready = on_ready
+        self._on_down = on_down
+        self._on_station = on_station
+        self._client: mqtt.Client | None = None
+        self._done: dict[int, Callable[[], None]] = {}
+        self._ended = asyncio.Event()
+        self._refused5 = False
+        self._hurry = asyncio.Event()
+        self._told = ""
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int = 1,
+        done: Callable[[], None] | None = None,
+        retain: bool = False,
+    ) -> bool:
+        """Publish under the hub's own topics; `done` when the broker has it. False when there is no connection."""
+        client = self._client
+        if client is None or not self.ready:
+            return False
+        info = client.publish(f"{self.base}/{topic}", payload, qos, retain)
+        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+            return False
+        if done is not None and qos:
+            self._done[info.mid] = done
+        elif done is not None:
+            done()
+        return True
+
+    def hurry(self) -> None:
+        """An alarm waits: do not sit out a pause between attempts."""
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Keep a connection for ever; cancel it to go offline properly."""
+        attempt = 0
+        while True:
+            started = time.monotonic()
+            try:
+                await self._connection()
+            except OSError as problem:
+                self._say(problem.strerror or str(problem) or type(problem).__name__)
+            except _Refused as refused:
+                self._say(str(refused))
+            finally:
+                self._offline()
+            if time.monotonic() - started > 10:
+                attempt = 0
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
+                    if attempt < len(RETRY_S):
+                        await asyncio.sleep(3600)
+                    await self._hurry.wait()
+            attempt += 1
+
+    def _say(self, problem: str) -> None:
+        """The first failure is told; the same again is for those who look closer."""
+        self.problem = problem
+        level = logging.DEBUG if problem == self._told else logging.WARNING
+        self._told = problem
+        logger.log(level, "broker %s:%d: %s", self.broker.host, self.broker.port, problem)
+
+    # ------------------------------------------------------------------ one connection
+
+    async def _connection(self) -> None:
+        if self.broker.version == "3.1.1":
+            versions = [MQTTProtocolVersion.MQTTv311]
+        elif self.broker.version == "5":
+            versions = [MQTTProtocolVersion.MQTTv5]
+        elif self._refused5:
+            versions = [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5]
+        else:
+            versions = [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311]
+        for version in versions:
+            client, connected = self._make(version)
+            try:
+                if await self._open(client, connected, last=version is versions[-1]):
+                    self._refused5 = version is MQTTProtocolVersion.MQTTv311 and self.broker.version == "auto"
+                    self.protocol = "5" if version is MQTTProtocolVersion.MQTTv5 else "3.1.1"
+                    await self._serve(client)
+                    return
+            finally:
+                self._close(client)
+
+    def _make(self, version: MQTTProtocolVersion) -> tuple[mqtt.Client, asyncio.Future[ReasonCode]]:
+        five = version is MQTTProtocolVersion.MQTTv5
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"tocsin-hub-{self._hub}",
+            clean_session=None if five else True,
+            protocol=version,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_S
+        client.max_inflight_messages_set(INFLIGHT)
+        if self.broker.user:
+            client.username_pw_set(self.broker.user, self.broker.password)
+        client.will_set(f"{self.base}/state", self._state(False), 1, True)
+        loop = asyncio.get_running_loop()
+        connected: asyncio.Future[ReasonCode] = loop.create_future()
+        self._ended.clear()
+
+        # each of these only passes on: paho holds locks while it calls them
+        def on_connect(
+            _client: mqtt.Client,
+            _user: Any,
+            _flags: mqtt.ConnectFlags,
+            code: ReasonCode,
+            _properties: Properties | None,
+        ) -> None:
+            if not connected.done():
+                connected.set_result(code)
+
+        def on_disconnect(
+            _client: mqtt.Client,
+            _user: Any,
+            _flags: mqtt.DisconnectFlags,
+            code: ReasonCode,
+            _properties: Properties | None,
+        ) -> None:
+            if not connected.done():
+                connected.set_exception(_Refused(f"closed the connection: {code}"))
+            self.problem = f"connection lost: {code}"
+            self._ended.set()
+
+        def on_message(_client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
+            loop.call_soon(self._arrived, message.topic, bytes(message.payload))
+
+        def on_publish(
+            _client: mqtt.Client, _user: Any, mid: int, _code: ReasonCode, _properties: Properties | None
+        ) -> None:
+            if done := self._done.pop(mid, None):
+                loop.call_soon(done)
+
+        client.on_connect = on_connect
+        client.on_disconnect = on_disconnect
+        client.on_message = on_message
+        client.on_publish = on_publish
+        client.suppress_exceptions = False
+        return client, connected
+
+    async def _open(self, client: mqtt.Client, connected: asyncio.Future[ReasonCode], last: bool) -> bool:
+        """Connect; False when the broker refuses this version of the protocol and another may be tried."""
+        properties = None
+        if client.protocol is MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = SESSION_S
+        try:
+            async with asyncio.timeout(CONNECT_S + 1):
+                await asyncio.to_thread(
+                    client.connect,
+                    self.broker.host,
+                    self.broker.port,
+                    self.broker.keepalive,
+                    clean_start=False if properties else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
+                    properties=properties,
+                )
+        except TimeoutError:
+            raise _Refused("does not answer") from None
+        self._attach(client)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                code = await connected
+        except TimeoutError:
+            if last:
+                raise _Refused("takes connections but says nothing") from None
+            return False
+        except _Refused:
+            if last:
+                raise
+            return False
+        if not code.is_failure:
+            return True
+        if "version" in str(code).lower() and not last:
+            return False
+        raise _Refused(f"refuses this hub: {code}")
+
+    def _attach(self, client: mqtt.Client) -> None:
+        """Let the event loop read and write for paho."""
+        loop = asyncio.get_running_loop()
+        sock = client.socket()
+        if sock is None:
+            raise _Refused("closed the connection")
+        assert isinstance(sock, socket.socket)
+        for level, option, value in (
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+            (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER),
+        ):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, value)
+        descriptor = sock.fileno()
+
+        def readable() -> None:
+            client.loop_read()
+            while (left := client.socket()) is not None and getattr(left, "pending", int)():
+                client.loop_read()  # TLS has decrypted more than was asked for
+
+        def register(_client: mqtt.Client, _user: Any, _sock: Any) -> None:
+            loop.add_writer(descriptor, client.loop_write)
+
+        def unregister(_client: mqtt.Client, _user: Any, _sock: Any) -> None:
+            loop.remove_writer(descriptor)
+
+        def closed(_client: mqtt.Client, _user: Any, _sock: Any) -> None:
+            loop.remove_reader(descriptor)
+            loop.remove_writer(descriptor)
+
+        client.on_socket_register_write = register
+        client.on_socket_unregister_write = unregister
+        client.on_socket_close = closed
+        loop.add_reader(descriptor, readable)
+        if client.want_write():
+            loop.add_writer(descriptor, client.loop_write)
+
+    async def _serve(self, client: mqtt.Client) -> None:
+        """From CONNACK to the end of the connection."""
+        self._client = client
+        client.subscribe([(f"{self.base}/down", 1), (f"{self.base}/state", 1), (STATION_TOPIC, 1)])
+        self.ready = True
+        self.problem = ""
+        self._told = ""
+        self.connections += 1
+        logger.info("broker %s:%d: connected, MQTT %s", self.broker.host, self.broker.port, self.protocol)
+        self.publish("state", self._state(True), retain=True)
+        self._on_ready(True)
+        try:
+            while not self._ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MISC_S):
+                        await self._ended.wait()
+                client.loop_misc()
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError, ValueError):
+                self.publish("state", self._state(False), retain=True)
+                client.disconnect()
+                for _ in range(10):
+                    if not client.want_write():
+                        break
+                    client.loop_write()
+                    await asyncio.sleep(0.02)
+            raise
+        raise _Refused(self.problem or "connection lost")
+
+    def _close(self, client: mqtt.Client) -> None:
+        sock = client.socket()
+        if sock is None:
+            return
+        assert isinstance(sock, socket.socket)
+        loop = asyncio.get_running_loop()
+        # paho would call these when it is collected, with a descriptor that is somebody else's by then
+        client.on_socket_close = client.on_socket_register_write = client.on_socket_unregister_write = None
+        loop.remove_reader(sock.fileno())
+        loop.remove_writer(sock.fileno())
+        sock.close()
+
+    def _offline(self) -> None:
+        self._client = None
+        self._done.clear()
+        if self.ready:
+            self.ready = False
+            self._on_ready(False)
+
+    def _state(self, online: bool) -> bytes:
+        return json.dumps({"hub": self._hub, "boot": self._boot, "online": online}).encode()
+
+    def _arrived(self, topic: str, payload: bytes) -> None:
+        if topic == f"{self.base}/down":
+            self._on_down(payload)
+        elif topic == f"{self.base}/state":
+            # the will of an earlier connection may come after this one's greeting
+            if self.ready and b'"online": false' in payload:
+                self.publish("state", self._state(True), retain=True)
+        elif topic == STATION_TOPIC:
+            self._on_station()
+
+
+class _Refused(Exception):
+    """The broker does not want, or no longer; the text says how."""
