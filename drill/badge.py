@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 
 RETRY_S = 0.1
-# a companion that is asked to do something answers at once; the gesture itself takes its own time
 ANSWER_S = 10.0
+# the companion answers when the act is complete: a hold when the button was let go
+LONGEST_ACT_S = 660.0
 
 
 class BadgeRefused(Exception):
@@ -54,15 +55,15 @@ class BadgeClient:
 
     async def _follow(self) -> None:
         """Reads the event stream; after a break it goes on behind the last event that it has."""
-        last = 0.0
+        last = 0
         while True:
             with contextlib.suppress(httpx.HTTPError, json.JSONDecodeError):
-                async with self._client.stream("GET", "/events", params={"since": repr(last)}, timeout=None) as reply:
+                async with self._client.stream("GET", "/events", params={"after": last}, timeout=None) as reply:
                     async for line in reply.aiter_lines():
                         if not line.startswith("data:"):
                             continue
                         event = json.loads(line[5:])
-                        last = max(last, float(event["at"]))
+                        last = int(event["n"])
                         self.events.append(event)
                         self.on_event(self.id, event)
                         async with self._news:
@@ -85,9 +86,9 @@ class BadgeClient:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), min(left, 0.5))
 
-    async def do(self, act: str, **arguments: Any) -> dict[str, Any]:
-        """Does one act of drill.md. Raises BadgeRefused."""
-        return await self._post("/do", {"do": act, **arguments})
+    async def do(self, act: str, **arguments: Any) -> None:
+        """Does one act of drill.md and returns when it is complete. Raises BadgeRefused."""
+        await self._post("/do", {"do": act, **arguments}, LONGEST_ACT_S)
 
     async def provision(self, record: dict[str, Any]) -> dict[str, Any]:
         return await self._post("/provision", record)
@@ -100,9 +101,9 @@ class BadgeClient:
             raise BadgeRefused(f"no state: {type(error).__name__}") from None
         return body
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any], patience: float = ANSWER_S) -> dict[str, Any]:
         try:
-            reply = await self._client.post(path, json=body)
+            reply = await self._client.post(path, json=body, timeout=patience)
             answer: dict[str, Any] = reply.json()
         except (httpx.HTTPError, ValueError) as error:
             raise BadgeRefused(f"{body.get('do', path)}: no answer ({type(error).__name__})") from None

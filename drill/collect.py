@@ -1,6 +1,8 @@
 """From what the parts said and what the station knows to the report."""
 
+import time
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -12,19 +14,22 @@ from drill.operator import SAMPLE_RATE, Heard
 from drill.play import Play
 from drill.processes import DidNotStart
 from drill.report import Alarm, Audio, Haptic, Problem, Report, SelfTest, Supervision, Visit, percentile
-from drill.scenario import ALARM_KINDS
-from drill.stage import Stage
+from drill.scenario import ALARM_KINDS, Badge
+from drill.stage import Stage, Trouble
 from firmware.badge.settings import TABLE as SETTINGS
 from protocol import ident
+from protocol.patterns import TABLE as PATTERNS
 
 # how long after the threshold of a hold the firmware may take to say that it has raised the alarm, and how much
 # earlier (its clock ticks in milliseconds and it samples the button every 10 to 20)
 HOLD_LATE_S, HOLD_EARLY_S = 0.5, 0.1
+# after the last touch of another gesture the badge waits whether there is more to come
+GESTURE_S = 1.5
 
 
 @dataclass
 class Raised:
-    """An alarm that a badge's serial console reported: on CLOCK_MONOTONIC, with its identity as text."""
+    """An alarm that a badge raised: when the gesture was complete, on CLOCK_MONOTONIC, and its identity as text."""
 
     badge: str
     kind: str
@@ -35,50 +40,102 @@ class Raised:
 
 @dataclass
 class Taken:
-    """A capture of a badge's microphone: the instant of its first sample and how many samples were taken."""
+    """A capture of a badge's microphone: the badge's boot and number for it, the instant of its first sample."""
 
     badge: str
-    boot: int
-    capture: int
     started: float
+    boot: int = 0
+    number: int = 0
     samples: int = 0
 
 
 @dataclass
 class Told:
-    """What all badges said, in the terms of the report."""
+    """What a badge said and what was done to it, in the terms of the report."""
 
     raised: dict[str, Raised] = field(default_factory=dict)
     captures: list[Taken] = field(default_factory=list)
     haptics: list[tuple[str, float, str]] = field(default_factory=list)
 
 
+class Reader:
+    """Reads the events of one badge in their order."""
+
+    def __init__(self, badge: Badge, number: int, told: Told, complain: Callable[[float, str], None]) -> None:
+        self.badge = badge
+        self.number = number
+        self.told = told
+        self.complain = complain
+        self.threshold = float(badge.settings.get("hold_to_sos", SETTINGS["hold_to_sos"][2]))  # type: ignore[arg-type]
+        self.boot = 0
+        self.down: float | None = None
+        self.touched: float | None = None
+        self.capture: Taken | None = None
+
+    def read(self, event: dict[str, Any]) -> None:
+        at, kind = float(event["at"]), event["type"]
+        if kind == "haptic" and event["pattern"] in PATTERNS:
+            self.told.haptics.append((self.badge.id, at, event["pattern"]))
+        elif kind == "button":
+            self.touched = at
+            if event["button"] == "sos":
+                self.down = at if event["pressed"] else None
+        elif kind == "lanyard" and not event["attached"]:
+            self.touched = at
+        elif kind == "trace":
+            self._trace(at, event["name"], event["fields"])
+        elif kind == "capture" and event["on"]:
+            self.capture = Taken(self.badge.id, at)
+            self.told.captures.append(self.capture)
+        elif kind == "capture" and self.capture is not None:
+            self.capture.samples = int(event["samples"])
+            self.capture = None
+        elif kind == "state" and event.get("state") == "stopped":
+            self.complain(at, f"the firmware ended by itself with status {event.get('status')}")
+        elif kind == "log" and ("Traceback" in event["text"] or "Error" in event["text"]):
+            self.complain(at, str(event["text"])[:300])
+
+    def _trace(self, at: float, name: str, fields: dict[str, str]) -> None:
+        if name in ("raised", "held") and "ident" in fields:
+            identity = ident.text(self.number, bytes.fromhex(fields["ident"]))
+            known = self.told.raised.get(identity)
+            if name == "held" and known is not None and known.held_at is None:
+                known.held_at = at
+            elif name == "raised" and known is None and fields["kind"] in ALARM_KINDS:
+                complete = self._complete(at)
+                self.told.raised[identity] = Raised(self.badge.id, fields["kind"], identity, complete)
+        elif name == "booted":
+            self.boot = int(fields["boot"])
+        elif name == "capture" and fields["state"] == "start" and self.capture is not None:
+            self.capture.boot, self.capture.number = self.boot, int(fields["n"])
+        elif name == "fault" and not self.badge.broken:
+            self.complain(at, f"fault in {fields.get('subject')}: {fields.get('error')}")
+
+    def _complete(self, raised: float) -> float:
+        """When the gesture was complete, by the hand that made it and not by what the firmware says of it."""
+        if self.down is not None and -HOLD_EARLY_S <= raised - self.down - self.threshold <= HOLD_LATE_S:
+            return self.down + self.threshold
+        if self.touched is not None and raised - self.touched <= GESTURE_S:
+            return self.touched
+        return raised
+
+
 def told(play: Play) -> Told:
-    """Reads the events of all badges."""
+    """Reads the events of all badges; what they should not have said becomes a trouble of the stage."""
     result = Told()
-    for badge, client in play.stage.badges.items():
-        boot = 0
+    for badge in play.scenario.badges:
+        part = f"badge:{badge.id}"
+
+        def complain(at: float, text: str, part: str = part) -> None:
+            play.stage.troubles.append(Trouble(at, part, text))
+
+        client = play.stage.badges[badge.id]
+        reader = Reader(badge, client.number, result, complain)
         for event in client.events:
-            at = float(event["at"])
-            if event["type"] == "haptic":
-                result.haptics.append((badge, at, str(event["pattern"])))
-            elif event["type"] == "trace":
-                fields = event.get("fields", event)
-                if event["name"] in ("raised", "held") and "ident" in fields:
-                    identity = ident.text(client.number, bytes.fromhex(fields["ident"]))
-                    if event["name"] == "raised" and fields["kind"] in ALARM_KINDS:
-                        raised = Raised(badge, fields["kind"], identity, at)
-                        result.raised.setdefault(identity, raised)
-                    elif identity in result.raised and result.raised[identity].held_at is None:
-                        result.raised[identity].held_at = at
-                elif event["name"] == "booted":
-                    boot = int(fields.get("boot", boot))
-            elif event["type"] == "capture":
-                number = int(event["capture"])
-                if event["state"] == "start":
-                    result.captures.append(Taken(badge, int(event.get("boot", boot)), number, at))
-                elif result.captures and result.captures[-1].badge == badge:
-                    result.captures[-1].samples = int(event["samples"])
+            reader.read(event)
+        if reader.capture is not None:
+            # the drill ended while the microphone was on
+            reader.capture.samples = int((time.monotonic() - reader.capture.started) * SAMPLE_RATE)
     return result
 
 
@@ -113,7 +170,7 @@ async def collect(play: Play, keep: Path | None) -> Report:
     for raised in news.raised.values():
         if raised.identity not in known:
             lost = Alarm(raised.badge, raised.kind, raised.identity, raised.identity.replace("/", "-"))
-            lost.pressed_at = _pressed(play, raised) - zero
+            lost.pressed_at = raised.at - zero
             lost.hub_held_at = None if raised.held_at is None else raised.held_at - zero
             report.alarms.append(lost)
     report.lost = sum(identity not in known for identity in news.raised)
@@ -165,7 +222,7 @@ def _alarm(alarm: dict[str, Any], play: Play, news: Told, names: dict[int, str],
         hub=play.stage.hub_ids.get(alarm["hub"] or "", alarm["hub"]),
     )
     if raised is not None:
-        entry.pressed_at = _pressed(play, raised) - play.zero
+        entry.pressed_at = raised.at - play.zero
         entry.hub_held_at = None if raised.held_at is None else raised.held_at - play.zero
     elif alarm["kind"] == "missed_check_in":
         for visit in visits:
@@ -176,18 +233,6 @@ def _alarm(alarm: dict[str, Any], play: Play, news: Told, names: dict[int, str],
     heard = [sound.at for op in play.stage.operators.values() for sound in op.heard if sound.alarm == alarm["id"]]
     entry.listening_at = min(heard) - play.zero if heard else None
     return entry
-
-
-def _pressed(play: Play, raised: Raised) -> float:
-    """When the gesture was complete: for a hold by the hand and the threshold, not by what the firmware says of it."""
-    badge = next(badge for badge in play.scenario.badges if badge.id == raised.badge)
-    threshold = float(badge.settings.get("hold_to_sos", SETTINGS["hold_to_sos"][2]))  # type: ignore[arg-type]
-    holds = [done for done in play.done if (done.step.badge, done.step.do) == (raised.badge, "hold")]
-    for done in holds if raised.kind == "sos" else []:
-        complete = done.at + threshold
-        if -HOLD_EARLY_S <= raised.at - complete <= HOLD_LATE_S:
-            return complete
-    return raised.at
 
 
 def _duplicates(stage: Stage) -> int:
@@ -210,7 +255,6 @@ async def _sound(
     result = []
     for alarm in alarms:
         badge = names.get(alarm["badge"], str(alarm["badge"]))
-        boot = int(alarm["identity"].split("/")[1]) if alarm["identity"].count("/") == 2 else 0
         heard = [s for op in play.stage.operators.values() for s in op.heard if s.alarm == alarm["id"]]
         captures = [c for c in news.captures if c.badge == badge]
         if not alarm["audio"]["captures"] and not heard:
@@ -223,14 +267,13 @@ async def _sound(
             entry.mouth_to_ear_ms = {"p50": percentile(late, 0.5), "p95": percentile(late, 0.95)}
         if keep is not None:
             entry.wav = await _wav(play.stage, alarm["id"], keep, f"audio/{badge}-{alarm['incident']}.wav")
-        del boot
         result.append(entry)
     return result
 
 
 def mouth_to_ear(heard: list[Heard], captures: list[Taken]) -> list[float]:
     """Milliseconds from the microphone to the listener, of the first sample of each message of live sound."""
-    starts = {(capture.boot, capture.capture): capture.started for capture in captures}
+    starts = {(capture.boot, capture.number): capture.started for capture in captures}
     return [
         1000 * (sound.at - starts[sound.boot, sound.capture] - sound.position / SAMPLE_RATE)
         for sound in heard

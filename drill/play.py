@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx
 
@@ -23,14 +23,6 @@ from drill.scenario import (
     VisitStep,
 )
 from drill.stage import Stage
-
-
-@dataclass(frozen=True)
-class Done:
-    """An act on a badge that was begun: when (CLOCK_MONOTONIC), and what."""
-
-    at: float
-    step: BadgeStep
 
 
 def cut_off(scenario: Scenario, badge: str) -> bool:
@@ -58,7 +50,6 @@ class Play:
     stage: Stage
     zero: float = 0.0
     unix_zero: float = 0.0
-    done: list[Done] = field(default_factory=list)
 
     @property
     def scenario(self) -> Scenario:
@@ -122,14 +113,11 @@ class Play:
             await self._visit(step)
 
     async def _badge(self, step: BadgeStep) -> None:
-        started = time.monotonic()
         self.stage.tell(f"badge {step.badge}: {step.do.replace('_', ' ')}")
         try:
-            answer = await self.stage.badges[step.badge].do(step.do, **step.arguments)
+            await self.stage.badges[step.badge].do(step.do, **step.arguments)
         except BadgeRefused as error:
             self.stage.complain(f"badge:{step.badge}", f"{step.place}: {error}")
-            return
-        self.done.append(Done(float(answer.get("at", started)), step))
 
     async def _visit(self, step: VisitStep) -> None:
         body = {

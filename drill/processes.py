@@ -41,7 +41,7 @@ class DidNotStart(Exception):
 
 
 async def _ended(process: asyncio.subprocess.Process) -> int:
-    """Waits for the end of the process itself; asyncio's `wait` waits for its children too while they hold its pipes."""
+    """Waits for the end of the process itself; asyncio's `wait` waits for its children's pipes too."""
     while process.returncode is None:  # noqa: ASYNC110 (nothing that could be waited for says it)
         await asyncio.sleep(LOOK_S)
     return process.returncode

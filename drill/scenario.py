@@ -24,9 +24,9 @@ AIR_FAULTS = ("loss", "corrupt", "duplicate", "reorder")
 OPERATOR = re.compile(r"op[1-9]")
 # what acts may carry beside `at`, `badge` and `do`: (key, default, lowest, highest); whole numbers are int
 BADGE_ACTS: dict[str, tuple[tuple[str, float | int, float | int, float | int], ...]] = {
-    "hold": (("seconds", 2.0, 0.01, 600.0),),
+    "hold": (("seconds", 2.0, 0.01, 60.0),),
     "press": (),
-    "presses": (("count", 5, 1, 100),),
+    "presses": (("count", 5, 1, 20),),
     "side_press": (),
     "side_hold": (),
     "side_double": (),
@@ -45,7 +45,7 @@ BADGE_ACTS: dict[str, tuple[tuple[str, float | int, float | int, float | int], .
     "standby": (),
     "wake": (),
     "reset": (),
-    "power_cut": (("for", 1.0, 0.0, 86400.0),),
+    "power_cut": (("for", 1.0, 0.0, 3600.0),),
 }
 # after the last thing that happens a drill goes on for so long when the file does not say
 TAIL = 10.0
