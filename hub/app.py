@@ -150,10 +150,9 @@ class Hub:
                 raise RuntimeError(f"{job.get_name()} has ended")
         finally:
             # badges first, so that they look for another hub at once; the broker connection ends with a word
-            for name in ("radio", "badges", "location", "sender", "health", "hello", "uplink", "outbox", "audio"):
-                if name in jobs:
-                    jobs[name].cancel()
-            await asyncio.gather(*jobs.values(), return_exceptions=True)
+            for name in ("badges", "radio", *jobs):
+                jobs[name].cancel()
+                await asyncio.wait({jobs[name]})
             await control.close()
             await self.keeper.close()
             await self.spool.close()
