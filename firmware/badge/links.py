@@ -59,9 +59,10 @@ class Peer:
 class Links:
     """All connections. What arrives and what is needed goes through the handlers set by the application."""
 
-    def __init__(self, radio: "Radio", open_session: "Callable[[], BadgeLink]") -> None:
+    def __init__(self, radio: "Radio") -> None:
         self.peers: "dict[int, Peer]" = {}
         self.on_connections: "Callable[[], None]" = _nothing  # one came or went: advertise again
+        self.open_session: "Callable[[], BadgeLink]"  # set before anything may arrive
         self.on_message: "Callable[[Peer, int, bytes], None]" = _no_message
         self.on_passkey: "Callable[[int, int], None]" = _no_passkey
         self.event_body: "Callable[[Pending], bytes]" = _no_event
@@ -69,7 +70,6 @@ class Links:
         self.next_audio: "Callable[[Peer], bytes | None]" = _no_audio
         self.audio_waits: "Callable[[Peer], bool]" = _no_audio_waits
         self._radio = radio
-        self._open_session = open_session
         self._event = asyncio.Event()
         self._tokens = AUDIO_BURST
         self._refilled = ticks_ms()
@@ -93,6 +93,12 @@ class Links:
             peer.status = True
         self._event.set()
         return bool(peers)
+
+    def hurry(self) -> None:
+        """Hand over what is urgent without waiting for a turn, as far as the stack has room."""
+        for peer in self.established():
+            while self._control(peer) and self._hand_over(peer) == 0 and peer.events:
+                pass
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -131,7 +137,7 @@ class Links:
             return
         peer = self.peers.get(connection)
         if peer is None or kind == air.CONNECTED:
-            peer = Peer(connection, self._open_session())
+            peer = Peer(connection, self.open_session())
             self.peers[connection] = peer
             trace.say("connected", "connection=%d" % connection)
             self._keep_one_free()

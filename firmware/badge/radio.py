@@ -70,7 +70,7 @@ class Radio:
         self.lost = 0  # what the handler could not note
         self.handler_faults = 0
         self.restarts = 0
-        self._bonds = bonds
+        self.bonds = bonds
         self._ble: "Any" = bluetooth.BLE()  # the stubs take handles for buffers
         self._rx = 0
         self._tx = 0
@@ -120,9 +120,9 @@ class Radio:
             elif event == _IRQ_PASSKEY_ACTION:
                 self._note(event, data[0], data[1], _RESERVED)
             elif event == _IRQ_GET_SECRET:
-                return self._bonds.get(data[0], data[1], data[2])
+                return self.bonds.get(data[0], data[1], data[2])
             elif event == _IRQ_SET_SECRET:
-                return self._bonds.put(data[0], data[1], data[2])
+                return self.bonds.put(data[0], data[1], data[2])
         except Exception:
             self.handler_faults += 1
         return None

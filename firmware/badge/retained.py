@@ -7,12 +7,10 @@ crc32, whose result is too large for a 32-bit small integer.
 
     0 magic 4 | 4 flags u8 | 5 kind u8 | 6 ident 8 | 14 incident 8 | 22 felt u8 | 23 level u8 | 24 age s u24 | 27 reason
     28 visit state u8 | 29 audio u8 | 30 visit number u32 | 34 ref 8 | 42 interval s u24 | 45 grace s u16
-    47 remaining s u24 | 50 boot counter u16 | 52 cause u8 | 53 zeros | 60 check u16
+    47 remaining s u24 | 50 beacon rotation u16 | 52 cause u8 | 53 zeros | 60 check u16
 """
 
 from machine import RTC
-
-from protocol import ident as identity
 
 LENGTH = 62
 _MAGIC = b"TOC2"
@@ -39,6 +37,7 @@ _LEVEL = 23
 _AGE = 24
 _REASON = 27
 _VISIT = 28
+_ROTATION = 50
 _CAUSE = 52
 
 
@@ -127,6 +126,15 @@ class Retained:
         return self._number(_AGE, 3)
 
     @property
+    def rotation(self) -> int:
+        """The number of the latest beacon."""
+        return self._number(_ROTATION, 2)
+
+    def keep_rotation(self, rotation: int) -> None:
+        """Note the number of the latest beacon; write() hands it over."""
+        self._store(_ROTATION, 2, rotation)
+
+    @property
     def cause(self) -> int:
         """Why the firmware reset itself, CAUSE_NONE if it did not."""
         return self._buffer[_CAUSE]
@@ -149,6 +157,7 @@ class Retained:
         buffer[_FELT] = 0
         buffer[_LEVEL] = 0
         buffer[_AGE] = buffer[_AGE + 1] = buffer[_AGE + 2] = 0
+        buffer[_REASON] = 0
         self.write()
 
     def restore_alarm(self, kind: int, ident: bytes, flags: int, felt: int) -> None:
@@ -213,6 +222,3 @@ class Retained:
         for i in range(count):
             value = value << 8 | self._buffer[at + i]
         return value
-
-
-NO_INCIDENT = identity.NONE

@@ -47,6 +47,7 @@ class Supervisor:
         self._on_hopeless = on_hopeless
         self._tasks: "list[Task]" = []
         self._watchdog: "WDT | None" = None
+        self.on_heap: "Callable[[int], None]" = _ignore
         self.lowest_heap = gc.mem_free()
 
     def add(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
@@ -62,7 +63,7 @@ class Supervisor:
                 raise
             except Exception as error:
                 trace.fault(task.name, error)
-                sys.print_exception(error)  # type: ignore[attr-defined]
+                sys.print_exception(error)
                 if isinstance(error, MemoryError):
                     gc.collect()
             now = now_ms()
@@ -95,4 +96,10 @@ class Supervisor:
     def heap(self) -> None:
         """Say how much memory is free after a collection, and the lowest seen without one."""
         gc.collect()
-        trace.say("heap", "free=%d used=%d lowest=%d" % (gc.mem_free(), gc.mem_alloc(), self.lowest_heap))  # type: ignore[attr-defined]
+        free = gc.mem_free()
+        trace.say("heap", "free=%d used=%d lowest=%d" % (free, gc.mem_alloc(), self.lowest_heap))
+        self.on_heap(free)
+
+
+def _ignore(_free: int) -> None:
+    pass
