@@ -28,6 +28,9 @@ WATCHDOG_CHECK_S = 0.1
 BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
 FULL_MV, EMPTY_MV = 4150, 3300
 BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16}
+PROVISION_S = 8.0
+# What is remembered of the firmware's trace lines: field -> name in GET /state
+_FACTS = {"heap": "heap_free", "free": "heap_free", "lowest": "heap_lowest", "badge": "badge", "boot": "boot"}
 _CAUSES = {1: "power_on", 2: "hard", 3: "watchdog", 4: "deepsleep", 5: "soft"}
 
 
@@ -69,6 +72,7 @@ class Badge:
         self._child: Child | None = None
         self._life: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._running = asyncio.Event()
         self._cause = memory.POWER_ON
         self._off_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,10 +140,12 @@ class Badge:
             heap=self._heap,
         )
         self._child = await Child.start(command, self._on_line)
+        self._running.set()
 
     async def _halt(self) -> None:
         """The processor stops: so do the radio, the motor and the microphone."""
         child, self._child = self._child, None
+        self._running.clear()
         if child:
             await child.kill()
         self.link.detach()
@@ -224,9 +230,9 @@ class Badge:
             return
         name, _, rest = line[1:].partition(" ")
         fields = dict(part.split("=", 1) for part in rest.split() if "=" in part)
-        for key, value in fields.items():
-            if key in ("heap", "free", "heap_free") and value.isdigit():
-                self.facts["heap_free"] = int(value)
+        for key, fact in _FACTS.items():
+            if fields.get(key, "").isdigit():
+                self.facts[fact] = int(fields[key])
         self.bus.emit("trace", name=name, fields=fields, line=line)
 
     def console(self, line: str) -> None:
@@ -234,9 +240,26 @@ class Badge:
         if self._child:
             self._child.write(line)
 
-    def provision(self, what: dict[str, Any]) -> None:
-        """Hand the badge its identity and settings, as `tocsin-badge provision` does over the cable."""
-        self.console("provision " + json.dumps(what, separators=(",", ":")))
+    async def provision(self, what: dict[str, Any]) -> dict[str, str]:
+        """Hand the badge its identity and settings, as `tocsin-badge provision` does over the cable.
+
+        Returns what the firmware answered. Raises BadAct when it refuses or says nothing.
+        """
+        listener = self.bus.listen(after=self.bus.last)
+        try:
+            async with asyncio.timeout(PROVISION_S):
+                await self._running.wait()
+                self.console("provision " + json.dumps(what, separators=(",", ":")))
+                while (event := await listener.get()) is not None:
+                    if event["type"] == "trace" and event["name"] == "provisioned":
+                        return dict(event["fields"])
+                    if event["type"] == "trace" and event["name"] == "refused":
+                        raise BadAct(str(event["line"])[len("@refused ") :])
+        except TimeoutError:
+            pass
+        finally:
+            self.bus.leave(listener)
+        raise BadAct("the firmware did not answer")
 
     # ------------------------------------------------------------------ physics
 

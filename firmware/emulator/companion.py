@@ -184,9 +184,7 @@ async def _serve(config: Config, air: tuple[str, int], sounds: dict[str, bytes],
     )
     badge.set_battery(config.battery)
     panel = Panel(badge, sounds)
-    server = uvicorn.Server(
-        uvicorn.Config(panel.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
-    )
+    server = uvicorn.Server(uvicorn.Config(panel.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # ours are above
     try:
         await badge.start()

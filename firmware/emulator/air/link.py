@@ -136,6 +136,7 @@ class Contact:
     def _event(self) -> None:
         self._timer = None
         now = self._loop.time()
+        self._anchor += self.interval
         conditions = self.air.faults.between(*self.names)
         passable = not (conditions.down or self.silent)
         if passable:
@@ -147,8 +148,7 @@ class Contact:
             self.air.count["supervision timeouts"] += 1
             self.close(hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
         elif not passable or conditions.loss or any(end.outgoing for end in self.ends):
-            self._anchor += self.interval
-            self._timer = self._loop.call_at(max(self._anchor, now), self._event)
+            self.kick()
 
     def _turn(self, sender: End, receiver: End, conditions: Conditions, now: float) -> None:
         """What one side sends in one connection event."""

@@ -4,8 +4,9 @@ import asyncio
 import gc
 import io
 import sys
-import vfs
+
 import flashbdev
+import vfs
 
 
 class _Clock(io.IOBase):

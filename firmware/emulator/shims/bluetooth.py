@@ -2,7 +2,7 @@
 # Source: docs of the module, 1.29; facts found by running and reading are marked "port:".
 
 import struct
-import time
+
 import _emulator
 from micropython import const
 

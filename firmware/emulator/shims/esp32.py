@@ -1,6 +1,8 @@
 # esp32: partitions, non-volatile storage, waking from deep sleep. Source: docs of the module, 1.29.
 
 import struct
+
+import _copy
 import _emulator
 from micropython import const
 
@@ -54,22 +56,6 @@ HEAP_DATA = const(4)
 HEAP_EXEC = const(1)
 
 
-@micropython.viper
-def _program(to, at: int, data, size: int):
-    # Flash can only clear bits; erasing sets them.
-    d = ptr8(to)
-    s = ptr8(data)
-    for i in range(size):
-        d[at + i] = d[at + i] & s[i]
-
-
-@micropython.viper
-def _erase(to, at: int, size: int):
-    d = ptr8(to)
-    for i in range(size):
-        d[at + i] = 255
-
-
 class Partition:
     BOOT = const(0)
     RUNNING = const(1)
@@ -114,8 +100,8 @@ class Partition:
     def writeblocks(self, block, buf, offset=None):
         at = self._check(block * self._block + (offset or 0), len(buf))
         if offset is None:
-            _erase(_emulator.flash, at, len(buf))
-        _program(_emulator.flash, at, buf, len(buf))
+            _copy.erase(_emulator.flash, at, len(buf))
+        _copy.program(_emulator.flash, at, buf, len(buf))
 
     def ioctl(self, cmd, arg):
         if cmd == 4:
@@ -124,7 +110,7 @@ class Partition:
             return self._block
         if cmd == 6:
             at = self._check(arg * self._block, self._block)
-            _erase(_emulator.flash, at, self._block)
+            _copy.erase(_emulator.flash, at, self._block)
             return 0
         if cmd in (1, 2, 3):
             return 0
@@ -201,6 +187,6 @@ class NVS:
                 log += struct.pack(">HB", len(name) + len(value), kind) + name + value
         if len(log) > _NVS_SIZE - 4:
             raise OSError(-0x1105, "ESP_ERR_NVS_NOT_ENOUGH_SPACE")
-        _erase(_emulator.flash, _NVS_AT, _NVS_SIZE)
-        _program(_emulator.flash, _NVS_AT, log, len(log))
+        _copy.erase(_emulator.flash, _NVS_AT, _NVS_SIZE)
+        _copy.program(_emulator.flash, _NVS_AT, log, len(log))
         self._pending = {}

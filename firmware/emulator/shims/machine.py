@@ -1,11 +1,11 @@
 # machine: pins, time and rest of the emulated board. Source: docs of the module and ports/esp32, 1.29.
 # I2S, ADC, PWM and RTC are in files of their own and come when they are first asked for.
 
-import os
 import struct
 import time
-import micropython
+
 import _emulator
+import micropython
 from micropython import const
 
 PWRON_RESET = 1
@@ -90,7 +90,6 @@ def idle():
 
 
 def disable_irq():
-    micropython.heap_lock() if False else None
     return 0
 
 
