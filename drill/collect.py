@@ -105,7 +105,7 @@ class Reader:
                 complete = self._complete(at)
                 self.told.raised[identity] = Raised(self.badge.id, fields["kind"], identity, complete)
         elif name == "booted":
-            self.boot = int(fields["boot"])
+            self.boot = int(fields["boot"][:4], 16)
         elif name == "capture" and fields["state"] == "start" and self.capture is not None:
             self.capture.boot, self.capture.number = self.boot, int(fields["n"])
         elif name == "fault" and not self.badge.broken:

@@ -23,10 +23,12 @@ from drill.operator import Operator
 from drill.processes import DidNotStart, Part, Port, command
 from drill.scenario import Badge, Hub, Scenario
 from drill.uplink import Uplink
+from firmware.tools import provision
 
 # a badge is heard, connected, enrolled and proved in some seconds; with several of them on two busy cores in more
 ENROL_S = 60.0
 PROTECTED_S = 60.0
+BOOT_S = 30.0
 POLL_S = 0.1
 
 Tell = Callable[[str], None]
@@ -219,11 +221,20 @@ class Stage:
         """Keys are made once and go to the station and the badge and nowhere else."""
         client = self.badges[badge.id]
         try:
-            record = await self.station.post("/api/badges", {"wearer": badge.wearer, "settings": badge.settings})
-            client.number = int(record["badge"])
-            await client.provision({**record, "settings": badge.settings})
-        except (RuntimeError, httpx.HTTPError, BadgeRefused) as error:
+            record = await asyncio.to_thread(
+                provision.register, self.console, self.station.token, badge.wearer, dict(badge.settings)
+            )
+            client.number = record.badge
+            await asyncio.to_thread(provision.to_panel, record, client.url)
+        except provision.ProvisionError as error:
             raise DidNotStart(f"badge {badge.id} could not be provisioned: {error}") from None
+        number = str(record.badge)
+
+        def booted(event: dict[str, Any]) -> bool:
+            return event["type"] == "trace" and event["name"] == "booted" and event["fields"]["badge"] == number
+
+        if not await client.wait_for(booted, BOOT_S):
+            raise DidNotStart(f"badge {badge.id} did not start with its keys within {BOOT_S:g} s")
 
     async def _start_hub(self, hub: Hub) -> None:
         name = f"hub:{hub.id}"

@@ -1,8 +1,8 @@
 """`tocsin-badge provision`: gives a badge its identity.
 
-The badge's root key is made here, once, and goes to the station (over HTTPS) and to the badge (over the serial cable, or to an
-emulated badge's panel) and nowhere else: it is neither printed nor kept. The station answers with the badge's number and
-the council's group key.
+The badge's root key is made here, once, and goes to the station (over HTTPS) and to the badge (over the serial cable,
+or to an emulated badge's panel) and nowhere else: it is neither printed nor kept. The station answers with the badge's
+number and the council's group key.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from protocol.keys import BadgeKeys
@@ -116,9 +117,7 @@ def to_serial(record: Record, port: str) -> None:
                     raise ProvisionError(f"{port}: the badge refuses: {why}")
     except (OSError, serial.SerialException) as error:
         raise ProvisionError(f"{port}: {error}") from None
-    raise ProvisionError(
-        f"{port}: the badge does not answer; is it a Tocsin badge, and is no other program on the port?"
-    )
+    raise ProvisionError(f"{port}: the badge does not answer; is another program on the port?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,12 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--token-file", metavar="FILE", help="file with the station's api_token (default: asked for)")
     parser.add_argument("--wearer", required=True, metavar="NAME", help="who wears the badge")
-    parser.add_argument(
-        "--badge", type=int, metavar="NUMBER", help="give this badge new keys; the old ones are revoked"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, as in hold_to_sos=2"
-    )
+    parser.add_argument("--badge", type=int, metavar="NUMBER", help="give this badge new keys and revoke the old")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as hold_to_sos=2")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--serial", metavar="PORT", help="the badge's serial port, for example /dev/ttyACM0")
     target.add_argument("--panel", metavar="URL", help="the panel of an emulated badge")
@@ -158,8 +153,7 @@ def _token(file: str | None) -> str:
 
         return getpass.getpass("api_token of the station: ")
     try:
-        with open(file, encoding="utf-8") as lines:
-            return lines.readline().strip()
+        return Path(file).read_text(encoding="utf-8").split("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ProvisionError(f"--token-file {file}: {error}") from None
 
