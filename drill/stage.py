@@ -171,7 +171,7 @@ class Stage:
 
     async def _start_broker(self) -> None:
         arguments = ["broker", "--port", str(self._port("broker")), "--kind", self.scenario.broker]
-        part = self._part("broker", [*command("tocsin-station"), *arguments, "--dir", str(self.folder / "broker")])
+        part = self._part("broker", [*command("tocsin-station"), *arguments])
         ready = await part.start()
         self.tell(f"broker: {ready.get('kind', 'ready')} on port {self._port('broker')}")
 
@@ -231,7 +231,7 @@ class Stage:
         number = str(record.badge)
 
         def booted(event: dict[str, Any]) -> bool:
-            return event["type"] == "trace" and event["name"] == "booted" and event["fields"]["badge"] == number
+            return bool(event["type"] == "trace" and event["name"] == "booted" and event["fields"]["badge"] == number)
 
         if not await client.wait_for(booted, BOOT_S):
             raise DidNotStart(f"badge {badge.id} did not start with its keys within {BOOT_S:g} s")
@@ -357,12 +357,20 @@ class Stage:
 
     # the way down
 
+    def _keep_events(self, badge: BadgeClient) -> None:
+        """What a badge said is as good as a log: motor, buttons, serial console."""
+        lines = "".join(f"{event['at']:.4f} {json.dumps(event)}\n" for event in badge.events)
+        file = self.folder / "logs" / f"badge-{badge.id}.events"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(lines, encoding="utf-8")
+
     async def stop(self) -> None:
         """Everything gone, from the edges inward, so that nobody complains about a partner who left first."""
         for operator in self.operators.values():
             await operator.die()
         for badge in self.badges.values():
             await badge.close()
+            self._keep_events(badge)
         for kind in ("badge:", "hub:", "station:", "broker", "air"):
             await asyncio.gather(*(part.stop() for name, part in self.parts.items() if name.startswith(kind)))
         for uplink in self.uplinks.values():
