@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ STATION_TOPIC = "tocsin/1/station"
 KEEPALIVE_S = 10
 INFLIGHT = 400
 _CONNECT_S = 5.0
+_ANSWER_S = 1.0  # until a broker that was reached must have answered CONNECT
 
 
 @dataclass
@@ -62,13 +64,14 @@ class Bus:
         key: bytes,
         arrived: Callable[[Arrived], None],
         retained: Callable[[], Iterable[Send]],
+        only_3_1_1: bool = False,
     ) -> None:
         self.address = address
         self._client_id = client_id
         self._key = key
         self._arrived = arrived
         self._retained = retained
-        self._version = MQTTProtocolVersion.MQTTv5
+        self._version = MQTTProtocolVersion.MQTTv311 if only_3_1_1 else MQTTProtocolVersion.MQTTv5
         self._refused = ""  # why, when that was last said
         self._settled = False  # the broker has accepted this version once
         self._connection = 0
@@ -83,6 +86,8 @@ class Bus:
     def start(self) -> None:
         """Connect in the background, for ever again."""
         self._connect()
+        if self._version == MQTTProtocolVersion.MQTTv5:
+            threading.Thread(target=self._doubt, name="mqtt version", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
         """Whether there is a connection within that time."""
@@ -127,13 +132,27 @@ class Bus:
         self._client.connect_async(self.address.host, self.address.port, KEEPALIVE_S)
         self._client.loop_start()
 
+    def _doubt(self) -> None:
+        """Some brokers of 3.1.1 neither accept nor refuse MQTT 5: no answer counts as no."""
+        while not self._stopping and not self._settled:
+            silent_since = time.monotonic()
+            while self._client.socket() is not None and not self._settled:
+                if time.monotonic() - silent_since > _ANSWER_S:
+                    self._older()
+                    break
+                time.sleep(0.05)
+            time.sleep(0.2)
+
     def _older(self) -> None:
         """Begin again with MQTT 3.1.1: runs in a thread of its own, because paho's cannot end itself."""
         with self._lock:
             if self._stopping or self._settled:
                 return
-            self._client.disconnect()
-            self._client.loop_stop()
+            # paho may wait for an answer that never comes: the old client ends by itself, unheard
+            before = self._client
+            before.on_connect = before.on_disconnect = None
+            before.disconnect()
+            threading.Thread(target=before.loop_stop, name="mqtt end", daemon=True).start()
             five = self._version == MQTTProtocolVersion.MQTTv5
             self._version = MQTTProtocolVersion.MQTTv311 if five else MQTTProtocolVersion.MQTTv5
             self._client = self._build()

@@ -60,6 +60,7 @@ class Station:
             self.vault.public_key,
             self.worker.put,
             self._retained,
+            only_3_1_1="amqtt" in (self.config.broker.kind, self.broker.kind if self.broker else None),
         )
         self.core.on_commit(lambda out: self.bus.publish(out.sends))
         self.core.on_commit(self.live.committed)
