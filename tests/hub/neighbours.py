@@ -103,13 +103,13 @@ class Badge:
             address=hci.Address.generate_static_address(),
             host=Host(self._transport.source, self._transport.sink),
         )
-        rx = Characteristic(
+        rx: Characteristic[bytes] = Characteristic(
             link.RX,
             Characteristic.Properties.WRITE | Characteristic.Properties.WRITE_WITHOUT_RESPONSE,
             Characteristic.WRITEABLE,
-            CharacteristicValue(write=self._written),
+            CharacteristicValue[bytes](write=self._written),
         )
-        self._tx = Characteristic(link.TX, Characteristic.Properties.NOTIFY, 0, b"")
+        self._tx = Characteristic(link.TX, Characteristic.Properties.NOTIFY, Characteristic.Permissions(0), b"")
         self.device.add_service(Service(link.SERVICE, [rx, self._tx]))
         self.device.on("connection", self._connected)
         await self.device.power_on()
@@ -158,7 +158,7 @@ class Badge:
         )
         connection.on(connection.EVENT_DISCONNECTION, lambda _reason: self._gone(handle))
         self.device.legacy_advertiser = None
-        asyncio.get_running_loop().create_task(self.rotate())  # noqa: RUF006
+        asyncio.get_running_loop().create_task(self.rotate())
 
     def _gone(self, handle: int) -> None:
         self.log.append((time.monotonic(), "disconnected"))
@@ -193,9 +193,7 @@ class Badge:
         if session is None or connection is None or self._tx is None:
             return
         for chunk in session.poll(self._now())[0]:
-            asyncio.get_running_loop().create_task(  # noqa: RUF006
-                self.device.notify_subscriber(connection, self._tx, chunk)
-            )
+            asyncio.get_running_loop().create_task(self.device.notify_subscriber(connection, self._tx, chunk))
 
     async def _poll(self) -> None:
         while True:
