@@ -238,8 +238,6 @@ class Hub:
     def _pump(self) -> None:
         queue = self.keeper.queue
         if not self.uplink.ready:
-            if queue.alarm_waits():
-                self.uplink.hurry()
             return
         now = self.clock.now_ms()
         for row in queue.due(now, EVENTS_FLYING):

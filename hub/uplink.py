@@ -29,8 +29,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 logger = logging.getLogger("hub.uplink")
 
 CONNECT_S = 3.0  # for TCP and for CONNACK each
-# s between attempts: at once for the first, then not so often that a broker which comes back is hit by every hub
+# s between attempts: at once for the first; an alarm that waits is never more than a second late
 RETRY_S = (0.05, 0.2, 0.5, 1.0)
+STEADY_S = 10.0  # a connection that held so long is no reason to wait before the next
 MISC_S = 0.5  # how often paho looks at its keepalive
 SESSION_S = 60  # MQTT 5: how long the broker keeps what the station says to a hub that has just lost it
 SEND_BUFFER = 65_536  # bytes in the kernel that an alarm may find before it; Linux would take megabytes
@@ -81,7 +82,6 @@ class Uplink:
         self._done: dict[int, Callable[[], None]] = {}
         self._ended = asyncio.Event()
         self._refused5 = False
-        self._hurry = asyncio.Event()
         self._told = ""
 
     def publish(
@@ -105,10 +105,6 @@ class Uplink:
             done()
         return True
 
-    def hurry(self) -> None:
-        """An alarm waits: do not sit out a pause between attempts."""
-        self._hurry.set()
-
     async def run(self) -> None:
         """Keep a connection for ever; cancel it to go offline properly."""
         attempt = 0
@@ -122,14 +118,9 @@ class Uplink:
                 self._say(str(refused))
             finally:
                 self._offline()
-            if time.monotonic() - started > 10:
+            if time.monotonic() - started > STEADY_S:
                 attempt = 0
-            self._hurry.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
-                    if attempt < len(RETRY_S):
-                        await asyncio.sleep(3600)
-                    await self._hurry.wait()
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
     def _say(self, problem: str) -> None:
