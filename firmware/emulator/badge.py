@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import struct
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from firmware.emulator.childlink import ChildLink
 from firmware.emulator.events import Bus
 from firmware.emulator.hand import SOS, BadAct, Hand, number, steps
 from firmware.emulator.haptics import Haptics
+from firmware.emulator.heap import LIMIT, Heap, measure
 from firmware.emulator.microphone import Microphone
 from firmware.emulator.process import Child
 from firmware.emulator.radio import Radio
 
-HEAP = "160K"  # of 64-bit objects: stands for 80 KB on the badge
 WATCHDOG_CHECK_S = 0.1
 BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
 FULL_MV, EMPTY_MV = 4150, 3300
@@ -50,7 +51,7 @@ class Badge:
         sound: bytes,
         *,
         module: str = "firmware.badge.main",
-        heap: str = HEAP,
+        heap: int = LIMIT,
         broken: tuple[str, ...] = (),
         extra: dict[str, Path] | None = None,
     ) -> None:
@@ -58,7 +59,8 @@ class Badge:
         self.bus = Bus()
         self.folder = folder
         self._module = module
-        self._heap = heap
+        self._limit = heap
+        self.heap = Heap(heap, 0, 0)
         self._extra = extra
         self.board = Board(folder)
         self.link = ChildLink()
@@ -93,6 +95,7 @@ class Badge:
         """Switch it on. Raises build.BuildError when the firmware does not compile."""
         image = await asyncio.to_thread(build.image, extra=self._extra)
         (self.folder / "image.rom").write_bytes(image)
+        self.heap = await asyncio.to_thread(measure, image, self._limit)
         await self.link.open()
         self.radio.start()
         self._life = asyncio.create_task(self._live())
@@ -137,7 +140,7 @@ class Badge:
             self.folder / "flash.bin",
             port=self.link.port,
             module=self._module,
-            heap=self._heap,
+            heap=self.heap.size,
         )
         self._child = await Child.start(command, self._on_line)
         self._running.set()
@@ -331,5 +334,6 @@ class Badge:
                 "advertising": bool(device and device.is_advertising),
                 "connections": len(device.connections) if device else 0,
             },
+            "heap": asdict(self.heap),
             **self.facts,
         }
