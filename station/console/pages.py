@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -218,24 +217,22 @@ async def alarm_with_error(request: Request, alarm_id: int, status: int, body: J
 
 
 async def _alarm(request: Request, alarm_id: int, status: int, more: Json) -> Response:
-    found: list[Any] = []
-
-    def build(db: Session, now: float) -> Json:
-        row = db.get(Alarm, alarm_id)
-        if row is None:
-            return {"what": "alarm"}
-        found.append(row)
-        return {**_alarm_data(db, row, now), **more, "at": now}
-
-    if wants_json(request):
+    def look() -> Json | None:
         with core_of(request).read() as db:
             row = db.get(Alarm, alarm_id)
-            return missing("alarm") if row is None else JSONResponse(alarm_page(db, row))
-    with core_of(request).read() as db:
-        exists = db.get(Alarm, alarm_id) is not None
-    if not exists:
-        return await _page(request, "missing.html", build, 404)
-    return await _page(request, "alarm.html", build, status)
+            return None if row is None else alarm_page(db, row)
+
+    found = await run_in_threadpool(look)
+    if wants_json(request):
+        return missing("alarm") if found is None else JSONResponse(found)
+    if found is None:
+        return await _page(request, "missing.html", lambda db, now: {"what": "alarm"}, 404)
+    return await _page(
+        request,
+        "alarm.html",
+        lambda db, now: {**_alarm_data(db, db.get_one(Alarm, alarm_id), now), **more},
+        status,
+    )
 
 
 async def visits(request: Request) -> Response:
