@@ -6,6 +6,8 @@ After a reset it goes on: the same incident, and the badge asks the station how 
 was felt.
 """
 
+from micropython import const
+
 from protocol import events, kinds
 from protocol.custody import Alarm, Errand
 from protocol.ident import NONE
@@ -26,14 +28,14 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .store import Store
     from .uplink import Uplink
 
-ASK_MS = 1000  # between two questions after proof that was too old to be felt
-SAVE_MS = 1000
-YOUNG_S = 1800  # after power was lost, sound goes on only for an alarm younger than this
-_ERRANDS = 8
-_JOURNAL_LENGTH = 26
+_ASK_MS = const(1000)  # between two questions after proof that was too old to be felt
+_SAVE_MS = const(1000)
+_YOUNG_S = const(1800)  # after power was lost, sound goes on only for an alarm younger than this
+_ERRANDS = const(8)
+_JOURNAL_LENGTH = const(26)
 
 # Which alarms start the microphone at once. A missed check-in does only where it was agreed in advance.
-HEARD = (kinds.SOS, kinds.DURESS, kinds.LANYARD, kinds.FALL)
+_HEARD = (kinds.SOS, kinds.DURESS, kinds.LANYARD, kinds.FALL)
 
 
 class Alarms:
@@ -235,7 +237,7 @@ class Alarms:
         self._retained.keep_rotation(self._uplink.rotation)
         self._retained.write()
         if not self._journal_ms:
-            self._journal_ms = now_ms() + SAVE_MS
+            self._journal_ms = now_ms() + _SAVE_MS
 
     def _write_journal(self) -> None:
         alarm = self.current
@@ -275,7 +277,7 @@ class Alarms:
             age_s = int.from_bytes(journal[20:24], "big")
             again = False
             reason = 0
-            self._confirm_audio = age_s < YOUNG_S
+            self._confirm_audio = age_s < _YOUNG_S
             retained.restore_alarm(kind, opening, flags, felt)
             self._journal = journal
         now = now_ms()
@@ -308,7 +310,7 @@ class Alarms:
             pattern, _ = alarm.poll(now)
             if pattern:
                 self._play(pattern)
-            if alarm.wants_proof and now - self._asked_ms >= ASK_MS:
+            if alarm.wants_proof and now - self._asked_ms >= _ASK_MS:
                 self._asked_ms = now
                 self._uplink.ask()
         for errand in self._errands:
@@ -319,7 +321,7 @@ class Alarms:
             trace.say("no_contact", "capture ends")
             self._recorder.end()
             self._save()
-        if now - self._saved_ms >= SAVE_MS:
+        if now - self._saved_ms >= _SAVE_MS:
             self._saved_ms = now
             self._retained_only()
         if self._journal_ms and now >= self._journal_ms:

@@ -11,6 +11,8 @@ Recorder.begin (alarms.py, visits.py).
 import gc
 import json
 
+from micropython import const
+
 from protocol import downlink, events, kinds, link
 from protocol.adpcm import SAMPLES
 from protocol.crypto import Forged
@@ -43,10 +45,10 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .store import Identity, Store
 
 TICK_MS = 50
-PAIRING_MS = 60000
-_WATCH_MS = 30000  # the radio's handler is set again so often
-_RESTART_MS = 60000  # a radio that failed is not restarted more often
-_DEAF_MS = 120000  # no connection came for so long although nobody answers: restart the radio
+_PAIRING_MS = const(60000)
+_WATCH_MS = const(30000)  # the radio's handler is set again so often
+_RESTART_MS = const(60000)  # a radio that failed is not restarted more often
+_DEAF_MS = const(120000)  # no connection came for so long although nobody answers: restart the radio
 
 
 class Badge:
@@ -88,7 +90,7 @@ class Badge:
         self._restarted_ms = -_RESTART_MS
         self._connected_ms = now
         self._heap_free = gc.mem_free()
-        self.reset: "Callable[[int], None]" = _no_reset
+        self.reset: "Callable[[int], None]"
 
         rotation = retained.rotation + 16 if retained.valid and retained.open else 0
         self.uplink = Uplink(self.keys, who.badge, who.group, boot, rotation, radio, links)
@@ -167,7 +169,7 @@ class Badge:
         self.alarms.errand(self.alarms.open(kinds.DURESS, shown, body))
 
     def _open_window(self) -> None:
-        self._pairing_ms = now_ms() + PAIRING_MS
+        self._pairing_ms = now_ms() + _PAIRING_MS
         self._enrolments = {}
         self.uplink.pairing = True
         trace.say("pairing", "state=open")
@@ -438,7 +440,3 @@ class Badge:
             "faults": trace.faults(),
             "heap": gc.mem_free(),
         }
-
-
-def _no_reset(_cause: int) -> None:
-    pass

@@ -12,6 +12,8 @@ taken, the oldest that has proved nothing goes, or else the newest.
 import asyncio
 from time import ticks_diff, ticks_ms
 
+from micropython import const
+
 from protocol import chunks, kinds, link
 from protocol.session import BadgeLink
 
@@ -25,12 +27,12 @@ if False:  # for type checkers only: MicroPython has no typing module
 
     from .radio import Radio
 
-CONTROL_RETRY_MS = 1
-AUDIO_RETRY_MS = 5
-AUDIO_BURST = 6  # of the stack's ten buffers of 244 bytes; four stay for control
-AUDIO_REFILL_MS = 5  # 200 packets a second at the most: five times live
-DROP_MS = 6000  # a stack that needs longer for a disconnect is stuck
-_SLOW_MTU_CHUNKS = 64  # chunks that wait on one connection; more means it does not drain
+_CONTROL_RETRY_MS = const(1)
+_AUDIO_RETRY_MS = const(5)
+_AUDIO_BURST = const(6)  # of the stack's ten buffers of 244 bytes; four stay for control
+_AUDIO_REFILL_MS = const(5)  # 200 packets a second at the most: five times live
+_DROP_MS = const(6000)  # a stack that needs longer for a disconnect is stuck
+_SLOW_MTU_CHUNKS = const(64)  # chunks that wait on one connection; more means it does not drain
 
 
 class Peer:
@@ -61,17 +63,17 @@ class Links:
 
     def __init__(self, radio: "Radio") -> None:
         self.peers: "dict[int, Peer]" = {}
-        self.on_connections: "Callable[[], None]" = _nothing  # one came or went: advertise again
+        self.on_connections: "Callable[[], None]"  # one came or went: advertise again
         self.open_session: "Callable[[], BadgeLink]"  # set before anything may arrive
-        self.on_message: "Callable[[Peer, int, bytes], None]" = _no_message
-        self.on_passkey: "Callable[[int, int], None]" = _no_passkey
-        self.event_body: "Callable[[Pending], bytes]" = _no_event
-        self.status_body: "Callable[[], bytes]" = _no_status
-        self.next_audio: "Callable[[Peer], bytes | None]" = _no_audio
-        self.audio_waits: "Callable[[Peer], bool]" = _no_audio_waits
+        self.on_message: "Callable[[Peer, int, bytes], None]"
+        self.on_passkey: "Callable[[int, int], None]"
+        self.event_body: "Callable[[Pending], bytes]"
+        self.status_body: "Callable[[], bytes]"
+        self.next_audio: "Callable[[Peer], bytes | None]"
+        self.audio_waits: "Callable[[Peer], bool]"
         self._radio = radio
         self._event = asyncio.Event()
-        self._tokens = AUDIO_BURST
+        self._tokens = _AUDIO_BURST
         self._refilled = ticks_ms()
 
     # --- who is there
@@ -178,7 +180,7 @@ class Links:
         now = now_ms()
         for peer in list(self.peers.values()):
             if peer.dropped_ms:
-                if now - peer.dropped_ms > DROP_MS:
+                if now - peer.dropped_ms > _DROP_MS:
                     return False
             elif peer.session.dead(now):
                 self.drop(peer, "silent" if peer.session.established else "unproved")
@@ -208,7 +210,7 @@ class Links:
             if peer.audio is None:
                 if not self._token():
                     if self.audio_waits(peer):
-                        return AUDIO_RETRY_MS
+                        return _AUDIO_RETRY_MS
                     continue
                 body = self.next_audio(peer)
                 if body is None:
@@ -223,7 +225,7 @@ class Links:
             took = self._radio.notify(peer.connection, peer.audio)
             if took is False:
                 self._tokens = 0
-                return AUDIO_RETRY_MS
+                return _AUDIO_RETRY_MS
             peer.audio = None
             return 0
         return None
@@ -253,7 +255,7 @@ class Links:
     def _hand_over(self, peer: Peer) -> int:
         took = self._radio.notify(peer.connection, peer.waiting[0])
         if took is False:
-            return CONTROL_RETRY_MS
+            return _CONTROL_RETRY_MS
         if took is None:
             # not connected any more: the disconnect is on its way
             peer.waiting = []
@@ -265,36 +267,8 @@ class Links:
 
     def _token(self) -> bool:
         now = ticks_ms()
-        gained = ticks_diff(now, self._refilled) // AUDIO_REFILL_MS
+        gained = ticks_diff(now, self._refilled) // _AUDIO_REFILL_MS
         if gained > 0:
-            self._tokens = min(AUDIO_BURST, self._tokens + gained)
+            self._tokens = min(_AUDIO_BURST, self._tokens + gained)
             self._refilled = now
         return self._tokens > 0
-
-
-def _nothing() -> None:
-    pass
-
-
-def _no_message(_peer: Peer, _kind: int, _body: bytes) -> None:
-    pass
-
-
-def _no_passkey(_connection: int, _action: int) -> None:
-    pass
-
-
-def _no_event(_event: Pending) -> bytes:
-    return b""
-
-
-def _no_status() -> bytes:
-    return b""
-
-
-def _no_audio(_peer: Peer) -> "bytes | None":
-    return None
-
-
-def _no_audio_waits(_peer: Peer) -> bool:
-    return False

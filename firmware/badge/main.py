@@ -8,11 +8,16 @@
 A badge without keys has only its console.
 """
 
+# first of all, before the heap is broken up
+from . import buffers  # noqa: F401
+
+# isort: split
 import asyncio
 import gc
 import sys
 
 import machine
+from micropython import const
 
 from . import retained as kept
 from . import store, trace
@@ -35,6 +40,9 @@ from .supervisor import Supervisor
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
+
+
+_COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
 def load_board(name: "str | None" = None) -> "Any":
@@ -122,6 +130,7 @@ class Machine:
 
     def state(self) -> "dict[str, Any]":
         """How the badge stands."""
+        gc.collect()
         if self.badge is not None:
             return self.badge.state()
         return {"badge": None, "provisioned": False, "heap": gc.mem_free()}
@@ -185,4 +194,6 @@ async def run(board: "Any") -> None:
 
 def main(board: "str | None" = None) -> None:
     """Start. Never returns."""
+    # collect early and often: a heap that is never full of garbage does not break up
+    gc.threshold(_COLLECT_EVERY)
     asyncio.run(run(load_board(board)))

@@ -26,12 +26,12 @@ from .bonds import Bonds
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any
 
-ADVERTISE_US = 100_000  # a hub that scans all the time hears it within two of them, lost ones included
+_ADVERTISE_US = const(100_000)  # a hub that scans all the time hears it within two of them, lost ones included
 CONNECTIONS = 3  # what the ESP32's NimBLE is built with
-BUFFER = 512
-MTU = 247  # 244 bytes of value: one link-layer packet of 251
-_RING = 40
-_RESERVED = 8  # of the ring, for connects and disconnects
+_BUFFER = const(512)
+_MTU = const(247)  # 244 bytes of value: one link-layer packet of 251
+_RING = const(40)
+_RESERVED = const(8)  # of the ring, for connects and disconnects
 
 _IRQ_CENTRAL_CONNECT = const(1)
 _IRQ_CENTRAL_DISCONNECT = const(2)
@@ -89,11 +89,11 @@ class Radio:
         except (OSError, ValueError) as error:  # a build without pairing: privacy is less, trust is not
             trace.fault("bonds", error)
         ble.active(True)
-        ble.config(mtu=MTU)
+        ble.config(mtu=_MTU)
         ble.config(addr_mode=_ADDR_RANDOM)
         ((self._rx, self._tx),) = ble.gatts_register_services((_SERVICE,))
-        ble.gatts_set_buffer(self._rx, BUFFER, True)
-        ble.gatts_set_buffer(self._tx, BUFFER)
+        ble.gatts_set_buffer(self._rx, _BUFFER, True)
+        ble.gatts_set_buffer(self._tx, _BUFFER)
 
     def restart(self) -> None:
         """Take it down and bring it up again: the cure for a stack that no longer answers. Raises OSError."""
@@ -139,7 +139,7 @@ class Radio:
         self.flag.set()
 
     def next(self) -> "tuple[int, int, Any] | None":
-        """What happened: kind, connection, and what was written or the new MTU."""
+        """What happened: kind, connection, and what was written or the new _MTU."""
         tail = self._tail
         if tail == self._head:
             return None
@@ -164,11 +164,11 @@ class Radio:
             ble.gap_advertise(None)
             ble.config(addr_mode=_ADDR_RANDOM)
             try:
-                ble.gap_advertise(ADVERTISE_US, adv_data=payload, connectable=True)
+                ble.gap_advertise(_ADVERTISE_US, adv_data=payload, connectable=True)
             except OSError as error:
                 if error.errno != ENOMEM:
                     raise
-                ble.gap_advertise(ADVERTISE_US, adv_data=payload, connectable=False)
+                ble.gap_advertise(_ADVERTISE_US, adv_data=payload, connectable=False)
         except OSError as error:
             raise RadioFailed("advertise: %r" % error)
 

@@ -11,10 +11,11 @@ crc32, whose result is too large for a 32-bit small integer.
 """
 
 from machine import RTC
+from micropython import const
 
-LENGTH = 62
+_LENGTH = const(62)
 _MAGIC = b"TOC2"
-_CHECK_AT = 60
+_CHECK_AT = const(60)
 
 # flags
 OPEN = 1  # an alarm is open
@@ -28,17 +29,17 @@ CAUSE_TASK = 1  # a task died and could not be restarted
 CAUSE_PROVISIONED = 2
 CAUSE_COMMAND = 3
 
-_FLAGS = 4
-_KIND = 5
-_IDENT = 6
-_INCIDENT = 14
-_FELT = 22
-_LEVEL = 23
-_AGE = 24
-_REASON = 27
-_VISIT = 28
-_ROTATION = 50
-_CAUSE = 52
+_FLAGS = const(4)
+_KIND = const(5)
+_IDENT = const(6)
+_INCIDENT = const(14)
+_FELT = const(22)
+_LEVEL = const(23)
+_AGE = const(24)
+_REASON = const(27)
+_VISIT = const(28)
+_ROTATION = const(50)
+_CAUSE = const(52)
 
 
 class Retained:
@@ -46,14 +47,14 @@ class Retained:
 
     def __init__(self) -> None:
         self._rtc = RTC()
-        self._buffer = bytearray(LENGTH)
+        self._buffer = bytearray(_LENGTH)
         self.valid = False
         try:
             before = self._rtc.memory()
         except OSError:
             before = b""
-        if len(before) >= LENGTH and before[:4] == _MAGIC:
-            for i in range(LENGTH):
+        if len(before) >= _LENGTH and before[:4] == _MAGIC:
+            for i in range(_LENGTH):
                 self._buffer[i] = before[i]
             check = self._fletcher()
             self.valid = self._buffer[_CHECK_AT] == check >> 8 and self._buffer[_CHECK_AT + 1] == check & 0xFF
@@ -62,7 +63,7 @@ class Retained:
 
     def clear(self) -> None:
         """Forget everything."""
-        for i in range(LENGTH):
+        for i in range(_LENGTH):
             self._buffer[i] = 0
         for i in range(4):
             self._buffer[i] = _MAGIC[i]

@@ -5,13 +5,14 @@ leaves by every session at once, and those that matter are in the beacon too, fr
 receipt. The beacon changes with its address every 2 to 8 seconds, at random, whether or not anything happens.
 """
 
+from micropython import const
+
 from protocol import beacon, downlink, events, kinds, link
 from protocol import ident as identity
 from protocol.fresh import Uplinks
 from protocol.ident import NONE
 from protocol.keys import BadgeKeys
 
-from . import trace
 from .clock import now_ms
 from .outbox import Outbox, Pending
 
@@ -21,11 +22,11 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .links import Links
     from .radio import Radio
 
-ROTATE_LEAST_MS = 2000
-ROTATE_MOST_MS = 8000
-STATUS_MS = 5000
-STATUS_ALARM_MS = 2000
-_ROTATION_END = 0xFFFF
+_ROTATE_LEAST_MS = const(2000)
+_ROTATE_MOST_MS = const(8000)
+_STATUS_MS = const(5000)
+_STATUS_ALARM_MS = const(2000)
+_ROTATION_END = const(0xFFFF)
 
 
 class Uplink:
@@ -42,9 +43,9 @@ class Uplink:
         self.rotation = rotation
         self.pairing = False
         self.hurried = False  # an alarm is open that its wearer may feel: a status every 2 s
-        self.battery: "Callable[[], int]" = _full
-        self.flags: "Callable[[], int]" = _no_flags
-        self.status: "Callable[[], tuple[bytes, bytes]]" = _no_status  # incident, body of a STATUS
+        self.battery: "Callable[[], int]"
+        self.flags: "Callable[[], int]"
+        self.status: "Callable[[], tuple[bytes, bytes]]"  # incident, body of a STATUS
         self._keys = keys
         self._group = beacon.Group(group_key)
         self._radio = radio
@@ -158,8 +159,8 @@ class Uplink:
         )
         self._radio.advertise(beacon.advertisement(data))
         self.sent.sent(downlink.BEACON | self.rotation, now)
-        span = ROTATE_MOST_MS - ROTATE_LEAST_MS
-        self._rotate_ms = now + ROTATE_LEAST_MS + int.from_bytes(self._radio.random(2), "big") * span // 0xFFFF
+        span = _ROTATE_MOST_MS - _ROTATE_LEAST_MS
+        self._rotate_ms = now + _ROTATE_LEAST_MS + int.from_bytes(self._radio.random(2), "big") * span // 0xFFFF
 
     # --- time
 
@@ -171,7 +172,7 @@ class Uplink:
                 self._repeat_ms = now + 200
                 for event in due:
                     self._links.offer(event)
-        if now - self._status_ms >= (STATUS_ALARM_MS if self.hurried else STATUS_MS):
+        if now - self._status_ms >= (_STATUS_ALARM_MS if self.hurried else _STATUS_MS):
             self.ask()
         if now >= self._rotate_ms:
             self.rotate()
@@ -186,16 +187,3 @@ class Uplink:
         if down.boot == self.boot:
             return True
         return bool(self.former_boot) and down.boot == self.former_boot and down.echo >= downlink.BEACON
-
-
-def _full() -> int:
-    return 100
-
-
-def _no_flags() -> int:
-    return 0
-
-
-def _no_status() -> "tuple[bytes, bytes]":
-    trace.say("no_status")
-    return NONE, b""
