@@ -29,11 +29,12 @@ from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
 from bumble import att, core, hci
 from bumble.device import Connection, ConnectionParametersPreferences, Device, Peer
-from bumble.gatt import Characteristic
-from bumble.gatt_client import CharacteristicProxy
+from bumble.gatt_client import CharacteristicProxy, Client
 from bumble.host import Host
 from bumble.keys import MemoryKeyStore
 from bumble.transport.common import StreamPacketSink, StreamPacketSource
+
+from hub.bumble_discovery import characteristics, descriptors, wanted_services
 
 logger = logging.getLogger(__name__)
 
@@ -279,14 +280,12 @@ class BumbleClient(BaseBleakClient):
 
     async def _discover(self, peer: Peer) -> BleakGATTServiceCollection:
         found = BleakGATTServiceCollection()
-        if self._wanted:
-            proxies = [s for one in sorted(self._wanted) for s in await peer.discover_service(core.UUID(one))]
-        else:
-            proxies = list(await peer.discover_services())
-        for service in proxies:
+        gatt: Client = peer.gatt_client
+        services = await wanted_services(gatt, self._wanted) if self._wanted else list(await peer.discover_services())
+        for service in services:
             gatt_service = BleakGATTService(service, service.handle, _uuid(service.uuid))
             found.add_service(gatt_service)
-            for characteristic in await service.discover_characteristics():
+            for characteristic in await characteristics(gatt, service):
                 properties = [name for bit, name in enumerate(PROPERTIES) if characteristic.properties >> bit & 1]
                 gatt_characteristic = BleakGATTCharacteristic(
                     characteristic,
@@ -297,11 +296,7 @@ class BumbleClient(BaseBleakClient):
                     gatt_service,
                 )
                 found.add_characteristic(gatt_characteristic)
-                if not characteristic.properties & (
-                    Characteristic.Properties.NOTIFY | Characteristic.Properties.INDICATE
-                ):
-                    continue  # nothing of ours has other descriptors, and each search is a connection interval
-                for descriptor in await characteristic.discover_descriptors():
+                for descriptor in await descriptors(gatt, characteristic):
                     found.add_descriptor(
                         BleakGATTDescriptor(descriptor, descriptor.handle, _uuid(descriptor.type), gatt_characteristic)
                     )

@@ -55,6 +55,11 @@ class Connection:
         """Bytes that one value may have. BlueZ knows it only here; its mtu_size says 23."""
         return self._rx.max_write_without_response_size if self._rx else 20
 
+    @property
+    def linked(self) -> bool:
+        """Whether the badge has answered at all."""
+        return self._client.is_connected
+
     async def connect(self) -> None:
         """Connect and find the badge's service. Raises BleakError, TimeoutError."""
         await self._client.connect()

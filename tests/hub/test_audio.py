@@ -15,6 +15,7 @@ from hub import audio
 from hub.audio import Packets, Spool
 from hub.audiostore import AudioStore
 from hub.clock import Clock
+from hub.ranges import Ranges
 from protocol import link
 
 BOOT = b"\x00\x01boot"
@@ -38,6 +39,8 @@ class Line:
         self.up = True
         self.sent: list[tuple[int, bytes]] = []
         self.acks: list[tuple[bytes, int, int, int]] = []
+        self.claimed: set[int] = set()  # what the badge forgets: never what it has not sent to this hub
+        self.sent_here: set[int] = set()
         self.landing: list[Callable[[], None]] = []
         self.lands = True
         self.alarm = False
@@ -53,7 +56,10 @@ class Line:
         return True
 
     def acknowledge(self, badge: int, body: bytes) -> None:
-        self.acks.append(link.unpack_audio_ack(body))
+        ack = link.unpack_audio_ack(body)
+        self.acks.append(ack)
+        told = set(range(ack[2])) | {ack[2] + 1 + bit for bit in range(64) if ack[3] >> bit & 1}
+        self.claimed |= told & self.sent_here
 
 
 def spool(folder: Path, line: Line, clock: Clock) -> Spool:
@@ -70,14 +76,6 @@ async def rounds(made: Spool, count: int = 1) -> None:
         await made._send_backlog()
 
 
-def claimed(line: Line) -> set[int]:
-    """The packets that the badge was told to forget."""
-    told: set[int] = set()
-    for _, _, below, bits in line.acks:
-        told |= set(range(below)) | {below + 1 + bit for bit in range(64) if bits >> bit & 1}
-    return told
-
-
 @given(
     st.integers(1, 60),
     st.lists(st.integers(0, 59), max_size=40),
@@ -91,7 +89,6 @@ def test_every_packet_reaches_the_station_and_none_is_forgotten_too_soon(
     chance = random.Random(seed)
     order = [*range(count), *(n for n in repeats if n < count)]
     chance.shuffle(order)
-    order.insert(0, 0)
     cuts = sorted(chance.randrange(len(order) + 1) for _ in breaks)
 
     async def play(folder: Path) -> None:
@@ -101,6 +98,7 @@ def test_every_packet_reaches_the_station_and_none_is_forgotten_too_soon(
         at = 0
         for cut, happens in [*zip(cuts, breaks, strict=True), (len(order), "round")]:
             for index in order[at:cut]:
+                line.sent_here.add(index)
                 made.received(1, BOOT, 1, index, bytes([index]))
             at = cut
             if happens in ("down", "up"):
@@ -108,29 +106,31 @@ def test_every_packet_reaches_the_station_and_none_is_forgotten_too_soon(
                 made.connected()
             elif happens == "kill":
                 # nothing that was not committed survives; what the badge was told of must
+                line.sent_here.clear()
                 made._store.close()
                 made = spool(folder, line, clock)
             elif happens == "receipt" and line.sent:
                 made.receipt(1, BOOT, 1, [(index, index) for index, _ in line.sent])
             await rounds(made)
             on_disk = AudioStore(folder / "audio.db").load()
-            stored |= {p for s in on_disk for p in s.positions} | {index for index, _ in line.sent}
-            assert claimed(line) <= stored
+            stored |= {p for positions in on_disk.values() for p in positions} | {index for index, _ in line.sent}
+            assert line.claimed <= stored
             clock.now += 100
         line.up = True
         made.connected()
-        for index in set(range(count)) - claimed(line):  # the badge sends again what was not acknowledged
+        for index in sorted(set(range(count)) - line.claimed):  # the badge sends again what was not acknowledged
+            line.sent_here.add(index)
             made.received(1, BOOT, 1, index, bytes([index]))
         for _ in range(6):
             await rounds(made)
             clock.now += audio.RESEND_MS
         assert dict(line.sent) == {index: bytes([index]) for index in range(count)}
-        assert claimed(line) >= set(range(count))
+        assert line.claimed == set(range(count))
         made.receipt(1, BOOT, 1, [(0, count)])
         await rounds(made)
         assert made.waiting() == 0
         await made.close()
-        assert [s.positions for s in AudioStore(folder / "audio.db").load()] == [[]]
+        assert AudioStore(folder / "audio.db").load() == {}
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(play(Path(folder)))
@@ -196,15 +196,53 @@ def test_a_capture_that_began_with_another_hub_is_acknowledged_from_its_lowest_p
         line, clock = Line(), Watch()
         made = spool(tmp_path, line, clock)
         made.received(1, BOOT, 1, 700, b"lead")
-        made.received(1, BOOT, 1, 990, b"live")
+        made.received(1, BOOT, 1, 703, b"live")
         await rounds(made)
-        assert line.acks == []
-        clock.now += audio.BASE_MS
+        assert line.acks == [(BOOT, 1, 701, 0b10)]
+        made.received(1, BOOT, 1, 699, b"came late")
         made.received(1, BOOT, 1, 701, b"next")
         await rounds(made)
-        assert line.acks == [(BOOT, 1, 702, 0)]
+        assert line.acks[1:] == [(BOOT, 1, 702, 0b1)]
 
     asyncio.run(play())
+
+
+def test_an_acknowledgement_that_was_lost_is_repeated_while_sound_comes(tmp_path: Path) -> None:
+    async def play() -> None:
+        line, clock = Line(), Watch()
+        made = spool(tmp_path, line, clock)
+        made.received(1, BOOT, 1, 0, b"x")
+        await rounds(made, 3)
+        assert len(line.acks) == 1
+        for _ in range(30):
+            clock.now += 500
+            await rounds(made)
+        assert len(line.acks) == 1 + audio.ACTIVE_MS // audio.REPEAT_MS - 1
+        assert len(set(line.acks)) == 1
+
+    asyncio.run(play())
+
+
+@given(st.lists(st.one_of(st.integers(0, 40), st.tuples(st.integers(0, 40), st.integers(0, 40)))))
+def test_ranges_are_a_set_of_numbers(changes: list[int | tuple[int, int]]) -> None:
+    ranges, model = Ranges(), set[int]()
+    for change in changes:
+        if isinstance(change, int):
+            ranges.add(change)
+            model.add(change)
+        else:
+            ranges.remove(*change)
+            model -= set(range(change[0], change[1] + 1))
+    assert list(ranges) == sorted(model)
+    assert len(ranges) == len(model)
+    assert bool(ranges) == bool(model)
+    for number in range(-1, 43):
+        assert (number in ranges) == (number in model)
+        assert ranges.following(number) == min((n for n in model if n >= number), default=None)
+    if model:
+        missing = ranges.first_missing()
+        assert missing not in model
+        assert set(range(min(model), missing)) <= model
 
 
 def test_sound_that_finds_no_room_on_disk_goes_on_live_and_stays_on_the_badge(tmp_path: Path) -> None:
@@ -226,9 +264,10 @@ def test_a_damaged_store_is_set_aside(tmp_path: Path) -> None:
     async def play() -> None:
         line = Line()
         made = spool(tmp_path, line, Watch())
+        line.sent_here.add(0)
         made.received(1, BOOT, 1, 0, b"new")
         await rounds(made)
-        assert claimed(line) == {0}
+        assert line.claimed == {0}
         await made.close()
 
     asyncio.run(play())

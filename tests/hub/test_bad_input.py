@@ -174,6 +174,8 @@ def half_a_hub() -> tuple[Any, list[object]]:
         spool=SimpleNamespace(received=take, receipt=take),
         uplink=SimpleNamespace(publish=take),
         envelope=SimpleNamespace(up=lambda *_: b""),
+        clock=SimpleNamespace(now_ms=lambda: 0),
+        _events={},
         _facts=lambda *_: "{}",
     )
     return hub, taken
@@ -267,7 +269,7 @@ def test_fixes_are_read_and_carry_age_accuracy_and_source() -> None:
     assert fix is not None
     place.set(fix)
     now = 4200
-    assert place.facts() == {"lat": 48.1173, "lon": 11.5166667, "age_s": 4.2, "source": "nmea", "accuracy_m": 4.5}
+    assert place.facts() == {"lat": 48.1173, "lon": 11.5166667, "age": 4.2, "source": "nmea", "accuracy": 4.5}
     south_west = nmea.feed(sentence("GNRMC,225446,A,4916.45,S,12311.12,W,0.5,54.7,191194,,"), now)
     assert south_west is not None
     assert (south_west.latitude, south_west.longitude) == (-49.2741667, -123.1853333)

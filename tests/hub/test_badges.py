@@ -75,6 +75,10 @@ class FakeConnection:
         self.notified: Callable[[bytes], None] | None = None
         self.open = False
 
+    @property
+    def linked(self) -> bool:
+        return self.open
+
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
         self.far.dials.append(loop.time())
@@ -267,7 +271,7 @@ def test_a_dropped_connection_is_made_again_at_the_next_beacon() -> None:
         assert far.drop is not None
         far.drop()
         await asyncio.sleep(0.01)
-        world.hear(7)
+        world.hear(7, new=False)
         await asyncio.sleep(0.5)
         assert world.state(7) is State.ESTABLISHED
         assert len(far.dials) == 2
@@ -291,6 +295,37 @@ def test_a_connection_on_which_nothing_authentic_comes_is_given_up() -> None:
         await asyncio.sleep(PROOF_MS / 1000 + 5)
         assert world.state(7) is State.ESTABLISHED
         ears.cancel()
+
+    world.play(story())
+
+
+def test_a_badge_that_has_just_moved_is_dialled_under_its_new_address() -> None:
+    world = World()
+    far = world.badge(7)
+
+    async def story() -> None:
+        far.answers = False  # nobody is at the first address any more
+        world.hear(7)
+        await asyncio.sleep(0.2)
+        far.answers = True
+        world.hear(7)
+        await asyncio.sleep(0.35)
+        assert world.state(7) is State.ESTABLISHED
+        assert len(far.dials) == 2
+        assert world.roster.entries()[7].machine.failures == 0
+
+    world.play(story())
+
+
+def test_a_new_address_heard_during_a_connection_changes_nothing() -> None:
+    world = World()
+    far = world.badge(7)
+
+    async def story() -> None:
+        for _ in range(30):
+            world.hear(7)
+            await asyncio.sleep(0.31)
+        assert len(far.dials) == 1
 
     world.play(story())
 
@@ -435,9 +470,25 @@ def test_a_badge_in_its_pairing_window_is_enrolled_and_then_connected() -> None:
         assert far.key is not None
         world.keys[7] = far.key
         world.roster.keys_changed()
-        world.hear(7, kinds.ENROL, new=False)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.1)
         assert world.state(7) is State.ESTABLISHED
+        assert len(far.dials) == 1, "on the same connection"
+
+    world.play(story())
+
+
+def test_a_badge_is_asked_to_enrol_at_intervals_while_the_station_says_nothing() -> None:
+    world = World()
+    far = world.badge(7, enrolled=False)
+    far.window = True
+
+    async def story() -> None:
+        ears = asyncio.create_task(world.hearing(kinds.ENROL))
+        world.hear(7, kinds.ENROL)
+        await asyncio.sleep(20)
+        ears.cancel()
+        assert 3 <= len(world.messages) <= 6
+        assert world.established == []
 
     world.play(story())
 
