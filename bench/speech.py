@@ -33,5 +33,5 @@ def measure() -> dict[str, object]:
         "sealing_ms": round(sealed, 2),
         "percent_of_a_second": round(share, 2),
         "machine_code": rows[0][2] == "1",
-        "estimate": f"ESP32-S3 at 160 MHz: {low} to {high} % of a second, if it is {SLOWER[0]} to {SLOWER[1]} times slower",
+        "estimate": f"ESP32-S3 at 160 MHz: {low} to {high} % of a second, {SLOWER[0]} to {SLOWER[1]} times slower",
     }
