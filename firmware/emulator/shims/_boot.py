@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import io
+import os
 import sys
 
+import _emulator
 import flashbdev
 import vfs
 from micropython import const
@@ -36,8 +38,22 @@ def mount():
             print("flash: cannot mount:", worse)
 
 
+def spoil(part, name):
+    # A drill wants this record of the badge's store damaged.
+    if _emulator.broken(part):
+        try:
+            if "tocsin" not in os.listdir("/"):
+                os.mkdir("/tocsin")
+            with open("/tocsin/" + name, "wb") as file:
+                file.write(b"\x5a" * 40)
+        except OSError as problem:
+            print("spoil:", problem)
+
+
 def run(module):
     mount()
+    spoil(8, "bonds")
+    spoil(16, "settings")
     asyncio.core._io_queue.poller.register(_Clock(), 1)
     gc.collect()
     print("@boot heap=%d" % gc.mem_free())
