@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import struct
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,8 @@ class Badge:
 
     def _set_pin(self, pin: int, level: int) -> None:
         if self.board.set_pin(pin, level):
-            self.link.send("p", bytes((pin, level)))
+            now_us = time.monotonic_ns() // 1000 & 0xFFFFFFFF
+            self.link.send("p", struct.pack(">BBI", pin, level, now_us))
             self._maybe_wake()
 
     def _press(self, button: str, pressed: bool) -> None:

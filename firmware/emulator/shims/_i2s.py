@@ -69,6 +69,7 @@ class I2S:
         # port: only the buffer is remembered here; a task fills it and schedules the handler
         self._buf = buf
         self._filled = 0
+        self._on_dma(None, 0)
         return len(buf)
 
     def _on_dma(self, rx, n):

@@ -15,6 +15,8 @@ DEEPSLEEP_RESET = 4
 SOFT_RESET = 5
 
 _PINS = const(49)
+_QUEUE = const(8)  # what the port's scheduler holds
+_BUSY_US = const(10000)
 _LATER = {"I2S": "_i2s", "ADC": "_analog", "PWM": "_pwm", "RTC": "_rtc", "Timer": "_timer"}
 
 
@@ -88,7 +90,15 @@ class Pin:
         return "Pin(%d)" % self.id
 
 
+_late = 0  # interrupts in a row that waited because nobody had time
+
+
 def _on_pin(rx, n):
+    global _late
+    waited = (time.ticks_us() - struct.unpack_from(">I", rx, 2)[0]) & 0xFFFFFFFF
+    _late = _late + 1 if waited > _BUSY_US else 0
+    if _late > _QUEUE:
+        return  # the board's queue had long been full
     pin = Pin._all.get(rx[0])
     if pin is not None and pin._trigger & (1 if rx[1] else 2):
         try:
