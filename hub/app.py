@@ -19,6 +19,7 @@ from bleak.backends.device import BLEDevice
 from hub import health
 from hub.audio import Packets, Spool
 from hub.beacons import Listener
+from hub.broadcast import Broadcaster
 from hub.clock import Clock
 from hub.config import Config
 from hub.control import Control
@@ -86,6 +87,7 @@ class Hub:
             self._established,
             lambda badge: self._health_soon(),
         )
+        self.broadcaster = Broadcaster(self.radio, self.clock, self.roster.established)
         self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work)
         self.spool = Spool(
             config.dir / "audio.db",
@@ -136,6 +138,7 @@ class Hub:
                 ("uplink", self.uplink.run()),
                 ("radio", self.radio.run()),
                 ("badges", self.roster.run()),
+                ("answers", self.broadcaster.run()),
                 ("sender", self._send()),
                 ("health", self._tell_health()),
                 ("hello", self._tell_hello()),
@@ -154,7 +157,7 @@ class Hub:
                 raise RuntimeError(f"{job.get_name()} has ended")
         finally:
             # badges first, so that they look for another hub at once; the broker connection ends with a word
-            for name in ("badges", "radio", *jobs):
+            for name in ("answers", "badges", "radio", *jobs):
                 jobs[name].cancel()
                 await asyncio.wait({jobs[name]})
             await control.close()
@@ -338,6 +341,8 @@ class Hub:
                 self.spool.receipt(*relay.unpack_audio_receipt(message.payload))
             elif message.type == relay.DOWN:
                 self._pass_on(*relay.unpack_down_badge(message.payload))
+            elif message.type == relay.ANSWER:
+                self.broadcaster.answer(*relay.unpack_down_badge(message.payload))
             elif message.type == relay.KEYS:
                 if self.keys.open(self.identity, message.payload):
                     logger.info("keys: %d group keys, %d badges enrolled", len(self.keys.groups), len(self.keys.links))

@@ -28,7 +28,7 @@ from bleak.backends.scanner import AdvertisementData, AdvertisementDataCallback,
 from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
 from bumble import att, core, hci
-from bumble.device import Connection, ConnectionParametersPreferences, Device, Peer
+from bumble.device import AdvertisingType, Connection, ConnectionParametersPreferences, Device, Peer
 from bumble.gatt_client import CharacteristicProxy, Client
 from bumble.host import Host
 from bumble.keys import MemoryKeyStore
@@ -51,6 +51,7 @@ PROPERTIES: tuple[CharacteristicPropertyName, ...] = (
     "extended-properties",
 )
 MTU = 247  # 244 bytes of value fit one link-layer packet of 251
+BROADCAST_MS = 100.0
 INTERVAL_MS = 30.0  # what the badges' figures are given for
 SUPERVISION_MS = 4000
 OPEN_WAIT = 5.0  # s until the air must have answered
@@ -107,6 +108,20 @@ class Radio:
         self.lost.set()
         for client in list(self.clients):
             client.forget()
+
+    async def broadcast(self, data: bytes) -> None:
+        """Advertise up to 31 bytes without taking connections, every BROADCAST_MS; b"" ends it. Raises BleakError."""
+        if not data:
+            await _hci(self.device.stop_advertising())
+            return
+        await _hci(
+            self.device.start_advertising(
+                AdvertisingType.UNDIRECTED,
+                advertising_data=data,
+                advertising_interval_min=BROADCAST_MS,
+                advertising_interval_max=BROADCAST_MS,
+            )
+        )
 
     async def close(self) -> None:
         """Leave the air."""

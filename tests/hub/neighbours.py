@@ -33,7 +33,7 @@ from firmware.emulator.air.link import Air
 from firmware.emulator.air.server import serve
 from hub.bumble_backend import quiet_formatting
 from hub.identity import verifier
-from protocol import beacon, downlink, ident, kinds, link, relay
+from protocol import answer, beacon, downlink, ident, kinds, link, relay
 from protocol.events import Event, open_event, seal_event
 from protocol.keys import BadgeKeys
 from protocol.session import BadgeLink
@@ -86,7 +86,8 @@ class Badge:
         self.acks: list[tuple[bytes, int, int, int]] = []
         self.uplink: bool | None = None
         self.log: list[tuple[float, str]] = []
-        self.connectable = True
+        self.answers: list[tuple[bytes, int, int]] = []  # heard as advertisements: ident, level, rotation
+        self.listening = False
         self._task: asyncio.Task[None] | None = None
         self._tx: Characteristic[bytes] | None = None
         self._transport: Any = None
@@ -141,12 +142,29 @@ class Badge:
         )
         if self.device.legacy_advertiser:
             await self.device.stop_advertising()
+        if self.listening:
+            await self.device.stop_scanning(legacy=True)
         address = hci.Address.generate_static_address()
         self.device.random_address = address
         await self.device.send_sync_command(hci.HCI_LE_Set_Random_Address_Command(random_address=address))
         await self.device.start_advertising(
             auto_restart=False, advertising_data=data, advertising_interval_min=100, advertising_interval_max=100
         )
+        if self.listening:
+            await self.device.start_scanning(legacy=True, active=False)
+
+    async def listen(self) -> None:
+        """Hear what hubs broadcast."""
+        self.listening = True
+        self.device.on("advertisement", self._heard)
+        await self.device.start_scanning(legacy=True, active=False)
+
+    def _heard(self, advertisement: Any) -> None:
+        data = beacon.parse_advertisement(bytes(advertisement.data_bytes))
+        if data and not advertisement.is_connectable:
+            found = answer.open_answer(self.group, self.keys.answer, self.number, self.boot, data)
+            if found:
+                self.answers.append(found)
 
     def _connected(self, connection: Connection) -> None:
         self.log.append((time.monotonic(), "connected"))
@@ -341,6 +359,12 @@ class Station:
                 return
             self.events.append((now, up, heard.badge, heard.ident, kind))
             self._receipt(hub, heard.badge, heard.ident, downlink.BEACON | heard.rotation)
+            if self.answers:
+                fake = self.badges[heard.badge]
+                sealed = answer.seal_answer(
+                    fake.group, fake.keys.answer, heard.badge, fake.boot, heard.ident, kinds.RECEIVED, heard.rotation
+                )
+                self.send(hub, relay.ANSWER, relay.pack_down_badge(heard.badge, sealed))
         elif up.type == relay.EVENT:
             badge, _, _, _, _, _, blob = relay.unpack_event(up.payload)
             event, _, number = open_event(self.badges[badge].keys.events, badge, blob)

@@ -199,9 +199,14 @@ IDENTITY = make_identity()
 @given(st.integers(0, 9), st.binary(max_size=100))
 def test_anything_that_the_station_did_sign_is_understood_or_counted(kind: int, payload: bytes) -> None:
     hub, taken = half_a_hub()
+
+    def take_answer(*what: object) -> None:
+        taken.append(what)
+
     hub.envelope = Envelope(IDENTITY, IDENTITY.public, 1, Clock())
     hub.identity = IDENTITY
     hub.keys = SimpleNamespace(open=lambda *_: False, problem="")
+    hub.broadcaster = SimpleNamespace(answer=take_answer)
     hub.listener = SimpleNamespace(trust=lambda *_: None)
     hub.clock = Clock()
     hub._beacons = {}

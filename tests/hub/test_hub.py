@@ -177,9 +177,10 @@ class Scene:
         """Open the badge's pairing window until a hub has it."""
         badge.window = True
         await badge.rotate()
-        await until(lambda: badge.established, 8, "a session")
+        await until(lambda: badge.established and badge.downs, 8, "a session, and the receipt of the enrolment")
         badge.window = False
         await badge.rotate()
+        badge.downs.clear()
 
 
 @contextlib.asynccontextmanager
@@ -270,22 +271,27 @@ def test_four_badges_at_once_each_with_sound_and_their_alarms_ahead_of_it(tmp_pa
     play(story, tmp_path, 1, 2, 3, 4)
 
 
-def test_an_alarm_whose_connection_is_refused_arrives_by_beacon_and_the_hub_says_that_it_cannot_answer(
-    tmp_path: Path,
-) -> None:
+def test_an_alarm_whose_connection_is_refused_is_relayed_by_beacon_and_answered_aloud(tmp_path: Path) -> None:
     async def story(s: Scene) -> None:
         badge = s.badges[0]
-        await s.hub()
+        hub = await s.hub()
         await s.enrol(badge)
         s.fault(badge, connect=False)
         await until(lambda: not badge.connections, 3)
-        badge.event(kinds.SOS)
+        await badge.listen()
+        alarm = badge.event(kinds.SOS)
         pressed = time.monotonic()
         await badge.rotate()
         await until(lambda: s.station.events and s.station.events[-1][4] == kinds.SOS, 2)
         at, up, *_ = s.station.events[-1]
         assert up.type == relay.BEACON
         assert at - pressed < 0.5
+        await until(lambda: badge.answers, 2, "the answer as an advertisement")
+        assert badge.answers[-1] == (alarm, kinds.RECEIVED, badge.rotation)
+        assert not badge.downs
+        await badge.rotate()
+        await until(lambda: badge.answers[-1][2] == badge.rotation, 2, "and a fresh one for the next beacon")
+        assert (await hub.status())["broadcast"] == "ok"
         s.fault(badge)
         await badge.rotate()
         await until(lambda: badge.downs, 4, "the station's word by a connection that works again")
