@@ -120,7 +120,7 @@ class Bus:
             client.tls_set(address.ca, address.cert, address.key)
         client.will_set(STATION_TOPIC, self._presence(False), qos=1, retain=True)
         client.max_inflight_messages_set(INFLIGHT)
-        client.reconnect_delay_set(1, 5)
+        client.reconnect_delay_set(1, 1)  # never longer: alarms wait behind it
         client.connect_timeout = _CONNECT_S
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect

@@ -61,6 +61,7 @@ class Running:
         self.heard: list[mqtt.MQTTMessage] = []
         self.radio = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
         self.radio.on_message = lambda _client, _data, message: self.heard.append(message)
+        self.radio.reconnect_delay_set(1, 1)
         self.radio.connect("127.0.0.1", int(self.ready["broker"].rsplit(":", 1)[1]))
         self.radio.loop_start()
         self.radio.subscribe([("tocsin/1/hub/+/down", 1), ("tocsin/1/alarms/+", 1), ("tocsin/1/station", 1)])
