@@ -32,6 +32,7 @@ _ASK_MS = const(1000)  # between two questions after proof that was too old to b
 _SAVE_MS = const(1000)
 _YOUNG_S = const(1800)  # after power was lost, sound goes on only for an alarm younger than this
 _ERRANDS = const(8)
+_ERRAND_MS = const(60000)  # a check-in without answer is listened for so long
 _JOURNAL_LENGTH = const(26)
 
 # Which alarms start the microphone at once. A missed check-in does only where it was agreed in advance.
@@ -62,6 +63,7 @@ class Alarms:
         self._raised_ms = 0
         self._receipted = False
         self._errands: "list[Errand]" = []
+        self._errand_ms = 0
         self._asked_ms = 0
         self._saved_ms = 0
         self._journal = b""
@@ -147,6 +149,7 @@ class Alarms:
         if len(self._errands) >= _ERRANDS:
             self._errands.pop(0)
         self._errands.append(Errand(event.ident, now_ms(), test))
+        self._errand_ms = now_ms()
 
     # --- answers
 
@@ -173,6 +176,20 @@ class Alarms:
                     self._play(pattern)
                 if errand.done:
                     self._errands.remove(errand)
+
+    def answered(self, ident: bytes, level: int, fresh: bool) -> None:
+        """A hub's broadcast says how things stand. The event itself goes on waiting for its receipt: of what was
+        heard by beacon the station knows the kind and no more."""
+        for errand in self._errands:
+            if errand.ident == ident and level >= kinds.RECEIVED:
+                pattern = errand.proved(fresh)
+                if pattern:
+                    self._play(pattern)
+        self.proved(ident, level, fresh, False)
+
+    def waits_for_answer(self, now: int) -> bool:
+        """Whether the wearer waits for something that a broadcast could tell."""
+        return self.current is not None or (bool(self._errands) and now - self._errand_ms < _ERRAND_MS)
 
     def rejected(self, ident: bytes) -> None:
         """The station will never take an event."""

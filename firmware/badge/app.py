@@ -29,6 +29,7 @@ from .alarms import Alarms, flags_of
 from .audio import Recorder
 from .battery import LEVELS, Battery
 from .clock import now_ms
+from .lanyard import Lanyard
 from .links import Links, Peer
 from .radio import Radio, RadioFailed
 from .retained import Retained
@@ -66,6 +67,7 @@ class Badge:
         recorder: Recorder,
         settings: "Settings",
         battery: Battery,
+        lanyard: Lanyard,
         boot: bytes,
         gain_bits: int,
     ) -> None:
@@ -75,6 +77,7 @@ class Badge:
         self.radio = radio
         self.links = links
         self.battery = battery
+        self.lanyard = lanyard
         self.keys = BadgeKeys(who.root)
         self.protection = Protection(now)
         self.recorder = recorder
@@ -103,6 +106,7 @@ class Badge:
         links.on_message = self._message
         links.on_connections = self._connections
         links.on_passkey = self._passkey
+        links.on_heard = self._heard
         links.next_audio = recorder.next
         links.audio_waits = recorder.waits
         recorder.on_begin = self._capture_begins
@@ -298,6 +302,16 @@ class Badge:
             if pattern:
                 self._feel(pattern)
 
+    def _heard(self, data: bytes) -> None:
+        found = self.uplink.open_answer(data)
+        if found is None:
+            return
+        ident, level, age = found
+        fresh = age is not None and 0 <= age <= ALARM_MS
+        if fresh:
+            self.alarms.contact_ms = now_ms()
+        self.alarms.answered(ident, level, fresh)
+
     def _obey(self, down: downlink.Down, age: "int | None", fresh: bool, newer: bool) -> None:
         kind = down.type
         body = down.body
@@ -378,6 +392,9 @@ class Badge:
         if self.uplink.pairing and now >= self._pairing_ms:
             self.uplink.pairing = False
             trace.say("pairing", "state=closed")
+        if self.lanyard.pulled(now):
+            self.alarms.open(kinds.LANYARD)
+        self.radio.listen(self.alarms.waits_for_answer(now) and not self.links.established())
         try:
             if not self.links.poll():
                 raise RadioFailed("disconnect")

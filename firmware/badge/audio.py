@@ -35,7 +35,8 @@ if False:  # for type checkers only: MicroPython has no typing module
 _SPILL_AT = const(40)  # packets that wait before a batch goes to flash: a second's hiccup of the radio costs no wear
 _LIVE_BEHIND = const(20)  # a live packet older than half a second is no longer live: it follows with the rest
 _REPAIR_MS = const(250)  # between two repetitions of the same holes
-_QUIET_MS = const(1500)  # without an acknowledgement for so long, the oldest packet is sent again
+_QUIET_MS = const(1500)  # without progress for so long, the oldest packet is sent again
+_LEAD_MS = const(300)  # and until a hub shows that it has the first, three times within the second that it waits for it
 _TODO = const(32)  # ranges that wait to be sent
 _TICK_MS = const(20)
 _MICROPHONE_RETRY_MS = const(5000)
@@ -56,18 +57,20 @@ class Track:
         self.floor = 0  # all below are stored by a hub
         self.live = 0  # the next one to be sent live; `made` once the capture is over
         self.lead = False  # the oldest is to be sent before anything else
+        self._progress = False
         self._todo: "list[list[int]]" = []  # [from, to) still to be sent in this session, ascending
         self._repair: "list[int]" = []
         self._repaired_ms = 0
-        self._acked_ms = 0
+        self._moved_ms = 0
 
     def restart(self, now: int) -> None:
         """A new session: nothing of what was sent before counts unless it was acknowledged."""
         self.live = self.made
         self.lead = self.made > self.floor
+        self._progress = False  # whether anything was released in this session
         self._todo = [[self.floor, self.made]] if self.lead else []
         self._repair = []
-        self._acked_ms = now
+        self._moved_ms = now
         self._repaired_ms = now
 
     def later(self, first: int, end: int) -> None:
@@ -110,7 +113,6 @@ class Track:
         Nothing is released that was not sent in this session: a hub may only know a later part of the capture.
         """
         sent = self._lowest_unsent()
-        self._acked_ms = now
         if beyond and now - self._repaired_ms >= _REPAIR_MS:
             self._repaired_ms = now
             missing = following
@@ -126,12 +128,19 @@ class Track:
         if following <= self.floor:
             return False
         self.floor = following
+        self._progress = True
+        self._moved_ms = now
         return True
 
     def quiet(self, now: int) -> None:
-        """No word for long although packets are out: send the oldest again."""
-        if self.floor < self.live and now - self._acked_ms >= _QUIET_MS and self._lowest_unsent() == self.live:
-            self._acked_ms = now
+        """Nothing was released for long although packets are out: send the oldest again."""
+        wait = _QUIET_MS if self._progress else _LEAD_MS
+        if (
+            self.floor < self.live
+            and now - self._moved_ms >= wait
+            and (not self._progress or self._lowest_unsent() == self.live)
+        ):
+            self._moved_ms = now
             if not self._repair:
                 self._repair.append(self.floor)
 
@@ -224,6 +233,7 @@ class Recorder:
         track = Track(self._boot, self._capture, Spool(path_of(self._folder, self._boot, self._capture)))
         self._tracks.append(track)
         self._told = 0
+        track.restart(now_ms())
         self._sealer = Sealer(self._key, self._badge, self._boot, self._capture)
         self._track = track  # last: the callback may come at any moment
         trace.say("capture", "n=%d state=start" % self._capture)

@@ -10,7 +10,6 @@ taken, the oldest that has proved nothing goes, or else the newest.
 """
 
 import asyncio
-from time import ticks_diff, ticks_ms
 
 from micropython import const
 
@@ -19,7 +18,7 @@ from protocol.session import BadgeLink
 
 from . import radio as air
 from . import trace
-from .clock import now_ms
+from .clock import MASK, now_ms, ticks
 from .outbox import Pending
 
 if False:  # for type checkers only: MicroPython has no typing module
@@ -67,6 +66,7 @@ class Links:
         self.open_session: "Callable[[], BadgeLink]"  # set before anything may arrive
         self.on_message: "Callable[[Peer, int, bytes], None]"
         self.on_passkey: "Callable[[int, int], None]"
+        self.on_heard: "Callable[[bytes], None]"
         self.event_body: "Callable[[Pending], bytes]"
         self.status_body: "Callable[[], bytes]"
         self.next_audio: "Callable[[Peer], bytes | None]"
@@ -74,7 +74,7 @@ class Links:
         self._radio = radio
         self._event = asyncio.Event()
         self._tokens = _AUDIO_BURST
-        self._refilled = ticks_ms()
+        self._refilled = ticks()
 
     # --- who is there
 
@@ -127,15 +127,19 @@ class Links:
             await self._radio.flag.wait()
             happened = self._radio.next()
             while happened is not None:
-                self._happened(*happened)
+                self.happened(*happened)
                 happened = self._radio.next()
             alive()
 
-    def _happened(self, kind: int, connection: int, data: "bytes | int | None") -> None:
+    def happened(self, kind: int, connection: int, data: "bytes | int | None") -> None:
+        """Handle one thing that the radio noted."""
         if kind == air.DISCONNECTED:
             if self.peers.pop(connection, None) is not None:
                 trace.say("disconnected", "connection=%d" % connection)
             self.on_connections()
+            return
+        if kind == air.HEARD and isinstance(data, bytes):
+            self.on_heard(data)
             return
         peer = self.peers.get(connection)
         if peer is None or kind == air.CONNECTED:
@@ -193,15 +197,15 @@ class Links:
         while True:
             await self._event.wait()
             self._event.clear()
-            pause = self._send_one()
+            pause = self.send_one()
             while pause is not None:
                 alive()
                 # also where there was room: the others must come to their turn
                 await asyncio.sleep_ms(pause)
-                pause = self._send_one()
+                pause = self.send_one()
             alive()
 
-    def _send_one(self) -> "int | None":
+    def send_one(self) -> "int | None":
         """Hand over one value; milliseconds until the next try, None when there is nothing to send."""
         for peer in list(self.peers.values()):
             if not peer.dropped_ms and self._control(peer):
@@ -266,8 +270,8 @@ class Links:
         return 0
 
     def _token(self) -> bool:
-        now = ticks_ms()
-        gained = ticks_diff(now, self._refilled) // _AUDIO_REFILL_MS
+        now = ticks()
+        gained = (now - self._refilled & MASK) // _AUDIO_REFILL_MS
         if gained > 0:
             self._tokens = min(_AUDIO_BURST, self._tokens + gained)
             self._refilled = now

@@ -30,6 +30,7 @@ from .clock import now_ms
 from .console import Console
 from .gestures import Recogniser
 from .haptic import Haptic
+from .lanyard import Lanyard
 from .links import Links
 from .microphone import Microphone
 from .radio import Radio
@@ -99,6 +100,7 @@ class Machine:
             recorder,
             self.settings,
             self.battery,
+            Lanyard(self.board.LANYARD_N),
             boot,
             self.board.MIC_GAIN_BITS,
         )

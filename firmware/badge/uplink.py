@@ -7,7 +7,7 @@ receipt. The beacon changes with its address every 2 to 8 seconds, at random, wh
 
 from micropython import const
 
-from protocol import beacon, downlink, events, kinds, link
+from protocol import answer, beacon, downlink, events, kinds, link
 from protocol import ident as identity
 from protocol.fresh import Uplinks
 from protocol.ident import NONE
@@ -161,6 +161,15 @@ class Uplink:
         self.sent.sent(downlink.BEACON | self.rotation, now)
         span = _ROTATE_MOST_MS - _ROTATE_LEAST_MS
         self._rotate_ms = now + _ROTATE_LEAST_MS + int.from_bytes(self._radio.random(2), "big") * span // 0xFFFF
+
+    def open_answer(self, data: bytes) -> "tuple[bytes, int, int | None] | None":
+        """A hub's broadcast for this badge: identity, level, and how old the beacon is that it answers."""
+        inside = beacon.parse_advertisement(data)
+        found = inside and answer.open_answer(self._group, self._keys.answer, self.badge, self.boot, inside)
+        if not found:
+            return None
+        ident, level, rotation = found
+        return ident, level, self.sent.age(downlink.BEACON | rotation, now_ms())
 
     # --- time
 

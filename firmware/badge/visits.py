@@ -5,6 +5,7 @@ counts too, and decides: its orders replace the times here, unless the wearer ha
 know of yet.
 """
 
+from micropython import const
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
 from protocol.patterns import CHECK_IN_DUE
@@ -23,6 +24,7 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .settings import Settings
     from .uplink import Uplink
 
+_NOTICE_MS = const(5000)
 _MARKS = (kinds.VISIT_START, kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_END, kinds.DURESS)
 
 
@@ -49,6 +51,8 @@ class Visits:
         self._ended_number = 0  # what the wearer ended; the station may not know yet
         self._ended_ref = NONE
         self._saved_ms = 0
+        self._due_ms = 0
+        self._reminded_ms = 0  # when the wearer was first asked to check in, in this interval
 
     @property
     def active(self) -> bool:
@@ -162,7 +166,7 @@ class Visits:
             visit.number = visit_number  # its times are from before what the wearer just did
             return
         known = same and visit.number == visit_number
-        audio = bool(flags & downlink.VISIT_AUDIO)
+        audio = bool(flags & downlink.VISIT_AUDIO) and self._settings.on("missed_check_in_audio")
         visit.start(now_ms(), max(0, remaining - late_ms), interval, grace, ref, visit_number, audio)
         self._save()
         if not known:
@@ -177,8 +181,11 @@ class Visits:
         while what is not None:
             if what == REMIND:
                 self._play(CHECK_IN_DUE)
+                self._reminded_ms = self._reminded_ms or now
             elif what == MISS:
-                self._alarms.open(kinds.MISSED_CHECK_IN, body=self.body(), listen=self.visit.audio)
+                # no order of a station can be a way to listen at once: the wearer was asked, and had time to answer
+                asked = self._reminded_ms and now - self._reminded_ms >= _NOTICE_MS
+                self._alarms.open(kinds.MISSED_CHECK_IN, body=self.body(), listen=self.visit.audio and bool(asked))
             what, _ = self.visit.poll(now)
         if now - self._saved_ms >= 1000:
             self._save()
@@ -187,6 +194,9 @@ class Visits:
         visit = self.visit
         now = now_ms()
         self._saved_ms = now
+        if visit.due_ms != self._due_ms:
+            self._due_ms = visit.due_ms
+            self._reminded_ms = 0
         self._retained.set_visit(
             visit.state,
             visit.audio,

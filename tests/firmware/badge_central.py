@@ -19,7 +19,8 @@ from bumble.device import Advertisement, Connection, Device, Peer
 from bumble.host import Host
 
 from firmware.emulator.air.client import open_hci
-from protocol import audio, beacon, downlink, events, kinds, link
+from protocol import audio, beacon, downlink, kinds, link
+from protocol import events as wire
 from protocol.crypto import Forged
 from protocol.ident import NONE
 from protocol.keys import BadgeKeys
@@ -36,7 +37,7 @@ class Heard:
     ident: bytes
     via: str
     at: float
-    event: events.Event | None = None
+    event: wire.Event | None = None
     shown: int = 0
     times: int = 1
 
@@ -55,7 +56,7 @@ class Central:
     hub_id: bytes = field(default_factory=lambda: secrets.token_bytes(8))
     events: dict[bytes, Heard] = field(default_factory=dict)
     beacons: list[tuple[float, str, beacon.Beacon]] = field(default_factory=list)
-    statuses: list[events.Event] = field(default_factory=list)
+    statuses: list[wire.Event] = field(default_factory=list)
     sounds: dict[tuple[bytes, int], dict[int, bytes]] = field(default_factory=dict)
     sound_order: list[tuple[int, int]] = field(default_factory=list)
     level: int = kinds.RAISED
@@ -200,8 +201,8 @@ class Central:
         if self.link is not None and self.link.established:
             self.link.send(link.AUDIO_ACK, link.pack_audio_ack(boot, capture, following, beyond))
 
-    def _open(self, blob: bytes) -> events.Event:
-        event, boot, number = events.open_event(self.keys.events, self.badge, blob)
+    def _open(self, blob: bytes) -> wire.Event:
+        event, boot, number = wire.open_event(self.keys.events, self.badge, blob)
         if boot != self.boot or number > self.echo:
             self.boot, self.echo = boot, number
         return event
