@@ -182,14 +182,16 @@ function replace(part, wanted) {
 
 // --- acts -------------------------------------------------------------------------------------------------------
 
+const busy = new WeakSet(); // forms whose answer has not come yet
+
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("form[data-act]")) return;
   event.preventDefault();
+  if (busy.has(form)) return; // pressed twice; a disabled button would lose the focus instead
+  busy.add(form);
   // within the press itself, because browsers allow sound only then
   if (form.dataset.then === "listen") listen(true);
-  const button = event.submitter;
-  if (button) button.disabled = true;
   try {
     const reply = await fetch(form.action, {
       method: "POST",
@@ -202,7 +204,7 @@ document.addEventListener("submit", async (event) => {
   } catch {
     complain("The station did not answer: this was not done. Try again.");
   } finally {
-    if (button) button.disabled = false;
+    busy.delete(form);
     refresh();
   }
 });

@@ -29,6 +29,7 @@ export class Ear {
     this.meter.connect(this.audio.destination);
     this.levels = [];
     this.next = 0;
+    this.over = false; // the station said that the alarm was closed
     this.say("Connecting");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     this.socket = new WebSocket(`${scheme}://${location.host}/alarms/${this.alarm}/audio`);
@@ -51,7 +52,8 @@ export class Ear {
   ended(event) {
     if (this.socket === null) return;
     this.stop();
-    this.say(event.code === 4409 ? "The alarm is closed" : "The sound was cut off: press Listen live again");
+    const closed = this.over || event.code === 4409;
+    this.say(closed ? "The alarm is closed" : "The sound was cut off: press Listen live again");
     this.onend?.();
   }
 
@@ -59,7 +61,7 @@ export class Ear {
     if (typeof data === "string") {
       const message = JSON.parse(data);
       if (message.type === "end") this.say("The badge has stopped sending sound");
-      if (message.type === "closed") this.say("The alarm is closed");
+      if (message.type === "closed") this.over = true;
       return;
     }
     const view = new DataView(data);
