@@ -44,7 +44,7 @@ HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
 SESSION_FIRST_S = 0.15  # a badge with a session is heard by beacon first, and would be told of by two messages
-RECENT_MS = 15_000  # a session repeats an event every 5 s; what it has not for so long is relayed by beacon again
+ALIVE_MS = 5000  # in an alarm a badge says something every 2 s: then its beacons tell nothing new
 REFUSED_MS = 60_000  # see Hub._rejected
 REMEMBERED = 256
 
@@ -182,8 +182,8 @@ class Hub:
 
     def _relay(self, found: Beacon) -> None:
         """Take custody of a beacon, unless its event came by the session."""
-        event = self._events.get((found.badge, found.ident))
-        if event is not None and self.clock.now_ms() - event < RECENT_MS and self.roster.established(found.badge):
+        by_session = (found.badge, found.ident) in self._events
+        if by_session and self.roster.proved_within(found.badge, ALIVE_MS):
             return
         _remember(self._beacons, (found.badge, found.ident), self.clock.now_ms())
         self.keeper.take(

@@ -31,8 +31,8 @@ logger = logging.getLogger("hub.uplink")
 CONNECT_S = 3.0  # for TCP and for CONNACK each
 PROBE_S = 1.0  # for CONNACK to MQTT 5: amqtt neither takes nor refuses it
 PROBE_AGAIN_S = 600.0  # until MQTT 5 is tried again where it was not to be had
-# s between attempts: at once for the first; an alarm that waits is never more than a second late
-RETRY_S = (0.05, 0.2, 0.5, 1.0)
+# s between attempts: at once for the first; an alarm that waits is never half a second late for it
+RETRY_S = (0.05, 0.2, 0.5)
 STEADY_S = 10.0  # a connection that held so long is no reason to wait before the next
 MISC_S = 0.5  # how often paho looks at its keepalive
 SESSION_S = 60  # MQTT 5: how long the broker keeps what the station says to a hub that has just lost it
