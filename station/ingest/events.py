@@ -213,6 +213,11 @@ def _receipt(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, ev
         alarm = downlinks.find_alarm(work, badge.number, incident)
     body = downlink.pack_receipt(event.ident, *downlinks.state_of(alarm, incident))
     _answer(work, badge, hub, run, row_ident, downlink.RECEIPT, body)
+    if downlinks.by_beacon_only(run):
+        # a duress is answered as the act that it imitates: an event that is taken, and nothing more
+        loud = alarm is not None and event.kind in kinds.ALARMS and event.kind != kinds.DURESS
+        level = alarm.level if alarm is not None and loud else kinds.RECEIVED
+        downlinks.broadcast(work, badge, run, [hub], incident if loud else event.ident, level)
     if event.receipt is None and event.kind == kinds.TEST:
         event.receipt = badge.down_number
 

@@ -82,8 +82,7 @@ class Speaker(threading.Thread):
 
     def __init__(self, station: Running, badge: Badge, hub: Hub, incident: bytes) -> None:
         super().__init__(daemon=True)
-        self._say = lambda data, kind: station.say(hub, data, kind)
-        self._badge, self._hub = badge, hub
+        self._station, self._badge, self._hub = station, badge, hub
         self._over = threading.Event()
         body = events.pack_audio(1, kinds.SOS, 0, 0, 400)
         station.say(hub, hub.event(badge, badge.event(kinds.AUDIO_START, incident=incident, body=body)))
@@ -92,7 +91,8 @@ class Speaker(threading.Thread):
     def run(self) -> None:
         first = 0
         while not self._over.wait(0.1):
-            self._say(self._hub.sound(self._badge, 1, self._badge.sound(1, first, 4, 9000)), "audio")
+            packets = self._badge.sound(1, first, 4, 9000)
+            self._station.say(self._hub, self._hub.sound(self._badge, 1, packets), "audio")
             first += 4
 
     def stop(self) -> None:

@@ -10,6 +10,9 @@ from station_parts import NONE, Badge, Hub
 from station_world import World
 
 from protocol import downlink, events, ident, kinds, relay
+from protocol.answer import open_answer
+from protocol.beacon import Group
+from station import alarms
 from station.model import BadgeEvent
 
 
@@ -74,6 +77,60 @@ def test_beacon_then_envelope_is_one_alarm_that_becomes_certain(world: World) ->
     (alarm,) = world.alarms()
     assert (alarm["via"], alarm["uncertain"], len(alarm["signals"])) == ("beacon", False, 1)
     assert alarm["raised_at"] == pytest.approx(world.clock.now() - 1.5)
+
+
+def _answers(world: World, hub: Hub, badge: Badge) -> list[tuple[bytes, int, int]]:
+    found = []
+    for message in world.down(hub):
+        if message.type == relay.ANSWER:
+            number, data = relay.unpack_down_badge(message.payload)
+            assert number == badge.number
+            opened = open_answer(Group(badge.group), badge.keys.answer, number, badge.boot, data)
+            assert opened is not None
+            found.append(opened)
+    return found
+
+
+def test_a_badge_that_only_beacons_is_answered_by_broadcast_at_every_step(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    sos = badge.event(kinds.SOS)
+    world.say(hub, hub.beacon(badge, sos))
+    world.say(hub, hub.beacon(badge, sos))
+    _claim(world)
+    world.say(hub, hub.beacon(badge, sos))
+    cancel = badge.event(kinds.CANCEL)
+    world.say(hub, hub.beacon(badge, cancel))
+    assert _answers(world, hub, badge) == [
+        (sos.ident, kinds.RECEIVED, 1),
+        (sos.ident, kinds.RECEIVED, 2),
+        (sos.ident, kinds.CLAIMED, 2),
+        (sos.ident, kinds.CLAIMED, 3),
+        (cancel.ident, kinds.RECEIVED, 4),
+    ]
+    world.clock.advance(1)
+    world.say(hub, hub.status(badge, badge.status(incident=sos.ident)), "status")
+    world.say(hub, hub.event(badge, sos))
+    assert len(_answers(world, hub, badge)) == 5, "a connection needs no broadcast"
+
+
+def test_a_broadcast_does_not_show_that_anybody_handles_a_duress(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    duress = badge.event(kinds.DURESS)
+    world.say(hub, hub.beacon(badge, duress, imitates=kinds.CHECK_IN))
+    _claim(world)
+    world.say(hub, hub.beacon(badge, duress, imitates=kinds.CHECK_IN))
+    assert _answers(world, hub, badge) == [
+        (duress.ident, kinds.RECEIVED, 1),
+        (duress.ident, kinds.RECEIVED, 2),
+    ]
+
+
+def _claim(world: World) -> None:
+    operator = world.operator("op1")
+    with world.core.work() as work:
+        alarm = work.alarm(1)
+        assert alarm is not None
+        alarms.claim(work, alarm, operator)
 
 
 def test_a_duress_looks_like_its_check_in_to_the_hub_and_alarms_silently(world: World) -> None:
@@ -205,13 +262,7 @@ def test_a_later_boot_is_answered_and_a_replayed_old_one_does_not_bring_it_back(
     badge.restart()
     world.say(hub, hub.status(badge, badge.status(incident=sos.ident)), "status")
     world.say(hub, replay)
-    operator = world.operator("op1")
-    from station import alarms
-
-    with world.core.work() as work:
-        alarm = work.alarm(1)
-        assert alarm is not None
-        alarms.claim(work, alarm, operator)
+    _claim(world)
     state = world.told(hub, badge)[-1]
     assert (state.type, state.boot, state.echo) == (downlink.STATE, badge.boot, 1)
 
