@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """An alarm on the badge: sent both ways at once, repeated, felt only on fresh proof, and resumed after a reset."""
 
 from protocol import downlink, kinds, patterns

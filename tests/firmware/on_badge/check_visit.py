@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Visits: begun by a gesture or by the station, reminded, missed, and never a way to listen on command."""
 
 from protocol import downlink, events, kinds, patterns
