@@ -39,7 +39,7 @@ from protocol.events import Malformed
 logger = logging.getLogger("hub")
 
 EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
-PROOF_MS = 12_000  # the station answers every STATUS, and each badge sends one at least every 5 s
+ANSWER_MS = 4000  # the station answers every STATUS and every event; what has no answer by then had no station
 HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
@@ -118,6 +118,7 @@ class Hub:
         self._work_wake = asyncio.Event()
         self._health_wake = asyncio.Event()
         self._hurried_ms = -HURRY_MS
+        self._asked_ms: int | None = None  # since when something has no answer of the station
         # when each event last came by a session, and by beacon
         self._events: dict[tuple[int, bytes], int] = {}
         self._beacons: dict[tuple[int, bytes], int] = {}
@@ -209,7 +210,8 @@ class Hub:
                 self.roster.battery(badge, battery)
                 facts = {"rssi": self.roster.rssi(badge)}
                 payload = relay.pack_telemetry(badge, battery, blob)
-                self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0)
+                if self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0):
+                    self._asked()
             elif kind == link.AUDIO:
                 boot, capture, index, sealed = link.unpack_audio(body)
                 self.spool.received(badge, boot, capture, index, sealed)
@@ -268,6 +270,7 @@ class Hub:
             if not self.uplink.publish("up/event", message, 1, self._landing()):
                 break
             self._flying += 1
+            self._asked()
             queue.sent(row, now)
 
     def _landing(self) -> Callable[[], None]:
@@ -303,6 +306,7 @@ class Hub:
 
     def _connected(self, ready: bool) -> None:
         self._flying = 0
+        self._asked_ms = None
         self._epoch += 1
         if ready:
             self._hello()
@@ -375,11 +379,20 @@ class Hub:
         self.keeper.retire(badge, ident, forms)
         self._pass_on(badge, blob)
 
+    def _asked(self) -> None:
+        if self._asked_ms is None:
+            self._asked_ms = self.clock.now_ms()
+
     def _check_proof(self) -> None:
-        """Is there proof of the station? Badges are told when that changes."""
+        """Is there proof of the station? Badges are told when that changes.
+
+        There is while it answers what this hub brings it; a hub that has nothing to bring goes by its last answer.
+        """
         proof_ms = self.envelope.proof_ms
-        fresh = proof_ms is not None and self.clock.now_ms() - proof_ms <= PROOF_MS
-        proof = self.uplink.ready and fresh
+        if self._asked_ms is not None and proof_ms is not None and proof_ms >= self._asked_ms:
+            self._asked_ms = None
+        late = self._asked_ms is not None and self.clock.now_ms() - self._asked_ms > ANSWER_MS
+        proof = self.uplink.ready and proof_ms is not None and not late
         if proof != self.roster.uplink:
             logger.info("the station %s", "answers" if proof else "does not answer")
             self.roster.said_uplink(proof, bytes((proof,)), link.UPLINK)

@@ -177,6 +177,7 @@ def half_a_hub() -> tuple[Any, list[object]]:
         clock=SimpleNamespace(now_ms=lambda: 0),
         _events={},
         _facts=lambda *_: "{}",
+        _asked=lambda: None,
     )
     return hub, taken
 
