@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", parents=[common, located], help="ingest, console and interfaces")
     run.add_argument("--port", type=_port, help="of the console (0: any free one; default 8080)")
+    run.add_argument("--worker", type=int, metavar="N", help="which of several workers on one database this is")
     run.set_defaults(command=_run)
 
     serve = commands.add_parser("broker", parents=[common], help="an MQTT broker on the loopback")
@@ -119,6 +120,9 @@ def _run(options: argparse.Namespace) -> int:
     loaded = _load(options)
     if options.port is not None:
         loaded.station.port = options.port
+    if options.worker is not None:
+        loaded.station.worker = options.worker
+        config.check(loaded)
     listening = _listen(loaded.station.host, loaded.station.port)
     station = Station(loaded)
     try:

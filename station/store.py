@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from station.model import SCHEMA, Base, Meta
 
-_BUSY_MS = 5000  # another process, such as `user add`, may hold the write lock for a moment
+_BUSY_MS = 5000  # another process, such as a second worker, may hold the write lock for a moment
 
 
 class StoreError(Exception):
@@ -81,7 +81,7 @@ def _on_connect(connection: object, _record: ConnectionPoolEntry) -> None:
     # the driver must not begin transactions of its own: they would start as readers and fail when they write
     connection.isolation_level = None  # type: ignore[attr-defined]
     cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+    for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute("PRAGMA " + pragma)
     cursor.close()
 

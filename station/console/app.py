@@ -71,4 +71,5 @@ def build(station: Station) -> Starlette:
     app.state.templates = pages.environment()
     app.state.signing_in = asyncio.Lock()
     station.core.on_commit(app.state.broadcast.committed)
+    station.core.on_news(app.state.broadcast.committed)
     return app
