@@ -43,7 +43,8 @@ class Follower:
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        self._thread.join(5.0)
+        if self._thread.is_alive():
+            self._thread.join(5.0)
 
     def _run(self) -> None:
         looks = 0

@@ -11,6 +11,7 @@ from station.broker import EmbeddedBroker
 from station.bus import BrokerAddress, Bus
 from station.clock import Clock, SystemClock
 from station.config import Config
+from station.errors import CannotRun
 from station.ingest.worker import Worker
 from station.live import Live
 from station.model import Alarm
@@ -27,7 +28,7 @@ CLEARED_S = 86_400.0  # alarms closed so lately are cleared once more: the broke
 CONNECT_S = 10.0
 
 
-class StationError(Exception):
+class StationError(CannotRun):
     """The station cannot start; the text says what to do."""
 
 

@@ -15,12 +15,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from station.errors import CannotRun
 from station.model import SCHEMA, Base, Meta
 
 _BUSY_MS = 5000  # another process, such as a second worker, may hold the write lock for a moment
 
 
-class StoreError(Exception):
+class StoreError(CannotRun):
     """The database cannot be used; the text says what to do."""
 
 

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from station.errors import CannotRun
 from station.model import Meta
 from station.store import Store
 
@@ -21,7 +22,7 @@ _SEED = 32
 _NONCE = 12
 
 
-class VaultError(Exception):
+class VaultError(CannotRun):
     """The key file cannot be used, or does not belong to this database."""
 
 

@@ -41,7 +41,8 @@ class Worker:
         """Finish the message in work and end; what waits was not acknowledged and comes again."""
         self._stop.set()
         self._queue.put((-1, -1, _STOP))
-        self._thread.join(5.0)
+        if self._thread.is_alive():
+            self._thread.join(5.0)
 
     def put(self, arrived: Arrived) -> None:
         """Enqueue; never blocks."""
