@@ -197,6 +197,7 @@ class Stage:
         config = self._config(
             name.replace(":", "-"),
             f"[station]\nport = {self.port(name)}\ndir = {_quoted(self.folder / 'station')}\n"
+            f"workers = {self.scenario.workers}\nworker = {name.partition(':')[2]}\n"
             f'api_token = "{self.station.token}"\n'
             f'[broker]\nhost = "127.0.0.1"\nport = {self.port("broker")}\n{operators}',
         )
