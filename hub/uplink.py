@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -218,16 +219,19 @@ class Uplink:
         if client.protocol is MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_S
+
+        def connect() -> None:
+            client.connect(
+                self.broker.host,
+                self.broker.port,
+                self.broker.keepalive,
+                clean_start=False if properties else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
+                properties=properties,
+            )
+
         try:
             async with asyncio.timeout(CONNECT_S + 1):
-                await asyncio.to_thread(
-                    client.connect,
-                    self.broker.host,
-                    self.broker.port,
-                    self.broker.keepalive,
-                    clean_start=False if properties else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
-                    properties=properties,
-                )
+                await _in_background(connect)
         except TimeoutError:
             raise _Refused("does not answer") from None
         self._attach(client)
@@ -349,3 +353,28 @@ class Uplink:
 
 class _Refused(Exception):
     """The broker does not want, or no longer; the text says how."""
+
+
+async def _in_background(call: Callable[[], None]) -> None:
+    """Run something that may block in a thread that nobody waits for at the end.
+
+    A name that does not resolve can take half a minute; the event loop's own threads would hold up the hub's stop.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end(problem: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_exception(problem) if problem else ended.set_result(None)
+
+    def run() -> None:
+        problem: BaseException | None = None
+        try:
+            call()
+        except BaseException as raised:
+            problem = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the hub has stopped
+            loop.call_soon_threadsafe(end, problem)
+
+    threading.Thread(target=run, name="mqtt-connect", daemon=True).start()
+    await ended
