@@ -9,7 +9,6 @@ import os
 
 from sqlalchemy import select
 
-from protocol import answer as answers
 from protocol import downlink, kinds, relay
 from protocol.answer import seal_answer
 from protocol.crypto import NONCE_LENGTH
@@ -32,17 +31,6 @@ def newest_echo(boot: Boot) -> int:
     if boot.rotation_at > boot.uplink_at:
         return downlink.BEACON | boot.rotation
     return max(boot.uplink, 0)
-
-
-def say_aloud(work: Work, badge: Badge, hubs: list[Hub], boot: Boot, ident: bytes, level: int) -> None:
-    """Let hubs broadcast how an event stands, where the badge was last heard by beacon: no connection may succeed."""
-    found = work.core.keyring.of_badge(work.db, badge.number)
-    if found is None or not newest_echo(boot) & downlink.BEACON:
-        return
-    group = work.core.keyring.beacons(work.db, work.now)[0]
-    data = answers.seal_answer(group, found[1].answer, badge.number, boot.boot, ident, level, boot.rotation)
-    for hub in hubs:
-        hub_message(work, hub, relay.ANSWER, relay.pack_down_badge(badge.number, data))
 
 
 def seal(work: Work, badge: Badge, kind: int, boot: bytes, echo: int, body: bytes) -> bytes | None:
