@@ -376,7 +376,7 @@ class Stage:
         for badge in self.badges.values():
             await badge.close()
             self._keep_events(badge)
-        for kind in ("badge:", "hub:", "station:", "broker", "air"):
+        for kind in ("hub:", "badge:", "station:", "broker", "air"):
             await asyncio.gather(*(part.stop() for name, part in self.parts.items() if name.startswith(kind)))
         for uplink in self.uplinks.values():
             await uplink.stop()
