@@ -147,8 +147,8 @@ def _with_headers(send: Send, path: str) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers[name] = value
-            if not path.startswith("/static/"):
-                headers.setdefault("Cache-Control", "no-store")
+            # pages hold people's data; scripts and styles are asked for again, so that an update is taken at once
+            headers.setdefault("Cache-Control", "no-cache" if path.startswith("/static/") else "no-store")
         await send(message)
 
     return guarded

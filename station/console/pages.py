@@ -32,7 +32,7 @@ from station.console.api import (
     wants_json,
 )
 from station.console.gate import COOKIE, session_token
-from station.model import Alarm, Badge, Supervision, Visit
+from station.model import Alarm, Badge, Hub, Supervision, Visit
 
 HERE = Path(__file__).parent
 
@@ -196,6 +196,7 @@ def _alarm_data(db: Session, alarm: Alarm, now: float) -> Json:
         "badge": badge,
         "visit": visit,
         "others": [{"id": a.id, "kind": a.kind} for a in others],
+        "hub_names": {hub.id: hub.name or hub.id[:6] for hub in db.scalars(select(Hub))},
         "waits": {
             "receive": max(alarm.received_at - alarm.raised_at, 0.0),
             "claim": (alarm.claimed_at or ended) - alarm.received_at,

@@ -7,6 +7,7 @@ import threading
 import time
 import wave
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -168,6 +169,18 @@ def test_visits_are_planned_and_ended_over_the_interface(station: Running) -> No
     ended = station.api.post(f"/visits/{visit['id']}/end").json()["visit"]
     assert ended["state"] == "ended"
     assert station.api.post(f"/visits/{visit['id']}/extend").status_code == 409
+
+
+def test_every_field_that_programs_are_given_is_documented(station: Running, raised: tuple[Badge, Hub, bytes]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "station-api.md").read_text()
+    badge, hub, _ = raised
+    station.api.post("/visits", json={"badge": badge.number, "minutes": 30}).raise_for_status()
+    station.say(hub, hub.event(badge, badge.event(kinds.TEST)))
+    until(lambda: station.api.get("/api/tests").json()["tests"], "test")
+    for what in ("alarms", "visits", "badges", "hubs", "tests", "supervision", "audit"):
+        row = station.api.get(f"/api/{what}").json()[what][-1]
+        for field in row:
+            assert f'"{field}"' in text or f"`{field}`" in text, f"{field} of {what} is not documented"
 
 
 # --- live -------------------------------------------------------------------------------------------------------
