@@ -32,7 +32,7 @@ from .clock import now_ms
 from .lanyard import Lanyard
 from .links import Links, Peer
 from .radio import Radio, RadioFailed
-from .retained import Retained
+from .retained import CAUSE_PROVISIONED, Retained
 from .uplink import Uplink
 from .visits import Visits
 
@@ -123,6 +123,9 @@ class Badge:
         self.apply_settings()
         self.uplink.rotate()
         self.uplink.raise_event(kinds.BOOTED, body=bytes((reset_cause & 0xFF, cause)))
+        if cause == CAUSE_PROVISIONED:
+            # keys came over the cable: as much of a physical act as the button, and a hub is to be introduced next
+            self._open_window()
         trace.say("booted", "badge=%d boot=%s cause=%d" % (self.who.badge, self.uplink.boot.hex(), reset_cause))
 
     def apply_settings(self) -> None:

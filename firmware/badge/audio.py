@@ -261,6 +261,7 @@ class Recorder:
         track.live = track.made
         trace.say("capture", "n=%d state=stop packets=%d dropped=%d" % (track.number, track.made, self.dropped))
         self.on_end(track, self.reason, self.incident, self.dropped)
+        self._forget_taken()
         self.on_packets()
 
     def _open_microphone(self) -> None:
@@ -399,8 +400,12 @@ class Recorder:
             if track.boot == boot and track.number == capture:
                 if track.acknowledged(following, beyond, now_ms()):
                     track.spool.release(track.floor)
-                if track is not self._track and track.floor >= track.made:
-                    track.spool.remove()
-                    self._tracks.remove(track)
-                    trace.say("taken", "capture=%d packets=%d" % (capture, track.made))
+                self._forget_taken()
                 return
+
+    def _forget_taken(self) -> None:
+        for track in list(self._tracks):
+            if track is not self._track and track.floor >= track.made:
+                track.spool.remove()
+                self._tracks.remove(track)
+                trace.say("taken", "capture=%d packets=%d" % (track.number, track.made))
