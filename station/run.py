@@ -74,11 +74,11 @@ class Station:
             self.follower = Follower(self.core, self.live.wanted)
             self.follower.start()
         self.worker.start()
+        self.timers.start()
         self.bus.start()
         if not self.bus.wait(CONNECT_S):
             # a broker that comes later is found by itself; alarms of the station's own clock work without one
             logger.warning("no broker at %s:%d yet; trying again for ever", address.host, address.port)
-        self.timers.start()
 
     def _address(self) -> BrokerAddress:
         broker = self.config.broker

@@ -49,14 +49,14 @@ KIND_WORDS = {
 LEVEL_WORDS = {
     "received": "Waiting for an operator",
     "claimed": "An operator is handling it",
-    "listening": "An operator hears the room",
+    "listening": "An operator has heard the room",
     "closed": "Closed",
 }
 TOLD_WORDS = {
     None: "The badge has not confirmed anything yet: the wearer may not know that we have it",
     "received": "The badge knows that the station has the alarm",
     "claimed": "The badge knows that an operator is with the wearer",
-    "listening": "The badge knows that an operator hears the room",
+    "listening": "The badge knows that an operator listens",
     "closed": "The badge knows that the alarm is closed",
 }
 ENTRY_WORDS = {

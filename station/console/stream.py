@@ -103,6 +103,7 @@ async def events(request: Request) -> StreamingResponse:
         try:
             console = broadcast.number()
             who = principal.name if principal.person else None
+            yield "retry: 1000\n\n"  # until a browser that lost the stream connects again
             yield _event("hello", {"at": core.clock.now(), "console": console, "operator": who})
             alarms = await run_in_threadpool(_snapshot, core)
             yield _event("snapshot", {"alarms": alarms, "at": core.clock.now()})

@@ -133,7 +133,7 @@ def test_an_alarm_is_handled_from_ringing_to_closed(station: Running, page: Page
     page.click("#claim-listen")
     _wait(page, "Number(document.body.dataset.heard) > 0")
     assert time.monotonic() - began < 2.0, "live sound within 2 s of claiming"
-    expect(page.locator("#head")).to_contain_text("An operator hears the room: you")
+    expect(page.locator("#head")).to_contain_text("An operator has heard the room: you")
     expect(page.locator("#level")).to_have_attribute("aria-label", "Level of the live sound: voices")
     assert page.evaluate("document.body.dataset.rings") is None or _others_wait(station, badge)
     station.say(hub, hub.status(badge, badge.status(incident=sos.ident, level=kinds.CLAIMED)), "status")

@@ -69,6 +69,7 @@ async def _hear(one: Running, two: Running, session: str, badge: Any, hub: Any, 
         while len(numbers) < 8:
             message = await asyncio.wait_for(socket.recv(), 5)
             if isinstance(message, bytes):
+                assert message[1] == 1, "live"
                 numbers.append(int.from_bytes(message[8:12], "big"))
         return len(set(numbers))
 
