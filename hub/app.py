@@ -45,7 +45,6 @@ HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have 
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
 SESSION_FIRST_S = 0.15  # a badge with a session is heard by beacon first, and would be told of by two messages
 ALIVE_MS = 5000  # in an alarm a badge says something every 2 s: then its beacons tell nothing new
-REFUSED_MS = 60_000  # see Hub._rejected
 REMEMBERED = 256
 
 # whose facts carry the place: what belongs to an alarm or a visit, and nothing else
@@ -119,9 +118,7 @@ class Hub:
         self._health_wake = asyncio.Event()
         self._hurried_ms = -HURRY_MS
         self._asked_ms: int | None = None  # since when something has no answer of the station
-        # when each event last came by a session, and by beacon
-        self._events: dict[tuple[int, bytes], int] = {}
-        self._beacons: dict[tuple[int, bytes], int] = {}
+        self._events: dict[tuple[int, bytes], int] = {}  # when each event last came by a session
         if self.keys.problem:
             logger.warning("keys: %s", self.keys.problem)
 
@@ -186,7 +183,6 @@ class Hub:
         by_session = (found.badge, found.ident) in self._events
         if by_session and self.roster.proved_within(found.badge, ALIVE_MS):
             return
-        _remember(self._beacons, (found.badge, found.ident), self.clock.now_ms())
         self.keeper.take(
             found.badge,
             found.ident,
@@ -334,9 +330,10 @@ class Hub:
         self._check_proof()
         try:
             if message.type == relay.RECEIPT:
-                badge, ident, blob = relay.unpack_receipt(message.payload)
+                badge, ident, blob, form = relay.unpack_receipt(message.payload)
                 self.listener.trust(badge, ident[:6])
-                self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON))
+                # who has the event needs no beacon of it; who has the beacon still needs the event
+                self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON) if form == relay.EVENT else (form,))
                 self._pass_on(badge, blob)
                 self._work_wake.set()
             elif message.type == relay.REJECTED:
@@ -364,19 +361,10 @@ class Hub:
         if blob:
             self.roster.deliver(badge, blob)
 
-    def _rejected(self, badge: int, ident: bytes, blob: bytes) -> None:
-        """The station cannot verify an event.
-
-        A forged beacon may carry the identity of a true event that waits here, and its rejection names only the
-        identity: so the event itself goes only when no beacon of that identity was forwarded lately. A false one that
-        stays is sent again and rejected again, and then it goes.
-        """
-        forms: tuple[int, ...] = (relay.BEACON,)
-        sent = self._beacons.get((badge, ident))
-        if sent is None or self.clock.now_ms() - sent > REFUSED_MS:
-            forms = (relay.EVENT, relay.BEACON)
+    def _rejected(self, badge: int, ident: bytes, blob: bytes, form: int) -> None:
+        """The station cannot verify an event, or a beacon: a forged one may name a true event that waits here."""
         self.counters["rejected"] += 1
-        self.keeper.retire(badge, ident, forms)
+        self.keeper.retire(badge, ident, (form,))
         self._pass_on(badge, blob)
 
     def _asked(self) -> None:

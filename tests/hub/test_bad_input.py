@@ -210,7 +210,6 @@ def test_anything_that_the_station_did_sign_is_understood_or_counted(kind: int, 
     hub.broadcaster = SimpleNamespace(answer=take_answer)
     hub.listener = SimpleNamespace(trust=lambda *_: None)
     hub.clock = Clock()
-    hub._beacons = {}
     hub._check_proof = lambda: None
     hub._work_wake = SimpleNamespace(set=lambda: None)
     hub.counters = Counter()
@@ -257,12 +256,9 @@ def test_a_rejected_forgery_does_not_take_the_true_event_with_it() -> None:
     hub, taken = half_a_hub()
     hub.clock = SimpleNamespace(now_ms=lambda: 1000)
     hub._pass_on = lambda badge, blob: None
-    hub._beacons = {(7, b"identity"): 900}
-    Hub._rejected(hub, 7, b"identity", b"")
-    assert taken == [(7, b"identity", (relay.BEACON,))]
-    hub._beacons = {}
-    Hub._rejected(hub, 7, b"identity", b"")
-    assert taken[1:] == [(7, b"identity", (relay.EVENT, relay.BEACON))]
+    for form in (relay.BEACON, relay.EVENT):
+        Hub._rejected(hub, 7, b"identity", b"", form)
+        assert taken.pop() == (7, b"identity", (form,))
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10))

@@ -69,11 +69,12 @@ def test_beacon_then_envelope_is_one_alarm_that_becomes_certain(world: World) ->
     world.say(hub, hub.beacon(badge, sos))
     (alarm,) = world.alarms()
     assert (alarm["via"], alarm["uncertain"]) == ("beacon", True)
-    assert _receipts(world, hub, badge) == [(sos.ident, sos.ident, kinds.RECEIVED, 0)]
+    assert _receipts(world, hub, badge) == [(sos.ident, sos.ident, kinds.RECEIVED, downlink.BY_BEACON)]
     assert world.told(hub, badge)[0].echo == downlink.BEACON | 1
     sos.age_ms = 1500
     world.clock.advance(1.0)
     world.say(hub, hub.event(badge, sos))
+    assert _receipts(world, hub, badge)[-1] == (sos.ident, sos.ident, kinds.RECEIVED, 0)
     (alarm,) = world.alarms()
     assert (alarm["via"], alarm["uncertain"], len(alarm["signals"])) == ("beacon", False, 1)
     assert alarm["raised_at"] == pytest.approx(world.clock.now() - 1.5)
@@ -177,7 +178,7 @@ def test_what_cannot_be_verified_is_rejected_with_a_signature_and_raises_nothing
     world.say(hub, hub.event(nobody, nobody.event(kinds.SOS)))
     rejected = [m for m in world.down(hub) if m.type == relay.REJECTED]
     assert len(rejected) == 3
-    assert relay.unpack_receipt(rejected[0].payload) == (badge.number, sos.ident, b"")
+    assert relay.unpack_receipt(rejected[0].payload) == (badge.number, sos.ident, b"", relay.EVENT)
     assert world.alarms() == []
     assert world.counted("event forged") == world.counted("beacon forged") == world.counted("badge unknown") == 1
 
