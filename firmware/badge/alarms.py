@@ -99,8 +99,9 @@ class Alarms:
         """The wearer asked for help: again means again."""
         alarm = self.current
         if alarm is None:
-            self.open(kinds.SOS)
+            incident = self.open(kinds.SOS, listen=False).incident
         else:
+            incident = alarm.incident
             again = None
             for event in self._uplink.outbox.events:
                 if event.kind == kinds.SOS and event.incident == alarm.incident:
@@ -112,10 +113,10 @@ class Alarms:
             else:
                 event = self._uplink.raise_event(kinds.SOS, incident=alarm.incident)
                 self._said("raised", event)
-            self._recorder.begin(kinds.SOS, alarm.incident)
             self._uplink.hurried = True
             self._save()
         self._play(PRESSED)
+        self._recorder.begin(kinds.SOS, incident)
 
     def open(self, kind: int, shown: "int | None" = None, body: bytes = b"", listen: bool = True) -> Pending:
         """Raise an alarm; where one is open, add a signal to it."""
@@ -178,10 +179,11 @@ class Alarms:
                     self._errands.remove(errand)
 
     def answered(self, ident: bytes, level: int, fresh: bool) -> None:
-        """A hub's broadcast says how things stand. The event itself goes on waiting for its receipt: of what was
-        heard by beacon the station knows the kind and no more."""
+        """The station has the beacon of an event. The event itself goes on waiting for its receipt: of what was heard
+        by beacon the station knows the kind and no more."""
         for errand in self._errands:
             if errand.ident == ident and level >= kinds.RECEIVED:
+                self._uplink.outbox.heard(ident)
                 pattern = errand.proved(fresh)
                 if pattern:
                     self._play(pattern)
@@ -217,6 +219,7 @@ class Alarms:
             self._save()
 
     def _close(self) -> None:
+        self._uplink.outbox.quieten(self.incident)
         if self._recorder.running and self._recorder.incident == self.incident:
             self._recorder.end()
         self.current = None
