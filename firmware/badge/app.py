@@ -168,7 +168,7 @@ class Badge:
     def _sos(self) -> None:
         # whatever fails on the way (memory, most likely) must not cost the alarm: it is latched, and tried again
         try:
-            self.alarms.sos()
+            self.alarms.sos(retry=self._sos_tries > 0)
             self._sos_tries = 0
         except Exception as error:
             trace.fault("sos", error)

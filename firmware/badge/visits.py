@@ -6,6 +6,7 @@ know of yet.
 """
 
 from micropython import const
+
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
 from protocol.patterns import CHECK_IN_DUE

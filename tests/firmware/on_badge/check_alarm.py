@@ -452,7 +452,7 @@ def test_a_badge_tells_a_stranger_nothing_and_drops_it_after_3_s():
 def test_an_alarm_whose_first_try_fails_half_way_is_tried_again():
     world, hub = ready()
     real = world.recorder.begin
-    failing = [3]
+    failing = [2]
 
     def begin(*args):
         if failing[0]:
@@ -462,10 +462,28 @@ def test_an_alarm_whose_first_try_fails_half_way_is_tried_again():
 
     world.recorder.begin = begin
     world.badge.act(SOS)
+    world.run(3500)
+    assert [kind for kind in hub.kinds() if kind == kinds.SOS] == [kinds.SOS]
+    assert world.felt() == [patterns.PRESSED, patterns.STATION_HAS_IT]
+    assert world.recorder.running
+
+
+def test_an_alarm_that_fails_before_it_is_said_is_tried_again():
+    world, hub = ready()
+    real = world.links.offer
+    failing = [2]
+
+    def offer(event):
+        if failing[0]:
+            failing[0] -= 1
+            raise MemoryError
+        real(event)
+
+    world.links.offer = offer
+    world.badge.act(SOS)
     world.run(1000)
     assert [kind for kind in hub.kinds() if kind == kinds.SOS] == [kinds.SOS]
-    assert patterns.STATION_HAS_IT in world.felt()
-    assert world.recorder.running
+    assert world.felt() == [patterns.PRESSED, patterns.STATION_HAS_IT]
 
 
 def test_a_radio_that_refuses_the_beacon_does_not_stop_the_rest_of_an_alarm():

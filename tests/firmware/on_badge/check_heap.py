@@ -3,6 +3,7 @@
 import gc
 
 from protocol import kinds
+
 from world import World
 
 NONE = bytes(8)
