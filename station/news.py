@@ -4,20 +4,16 @@ A worker writes its news into a table in the transaction that they are about; th
 back over a few seconds instead of at the last number finds also what was numbered early and committed late.
 """
 
-import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from station import archive
 from station.model import Capture, News, Packet
+from station.repeat import Repeater
 from station.work import Committed, Core, Notice, Sound
-
-logger = logging.getLogger("station.news")
 
 LOOK_S = 0.05
 BACK_S = 5.0  # seconds that are looked back over: longer than any transaction takes
@@ -25,39 +21,18 @@ KEEP_S = 60.0
 
 
 class Follower:
-    """A thread that reads the others' news. `wanted` gives the alarms that somebody listens to here."""
+    """Reads the others' news. `wanted` gives the alarms that somebody listens to here."""
 
     def __init__(self, core: Core, wanted: Callable[[], set[int]]) -> None:
         self._core = core
         self._wanted = wanted
         self._me = core.config.station.worker
         self._read: dict[int, float] = {}
-        self._from = core.clock.now()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="news", daemon=True)
+        self._from = self._tidied_at = core.clock.now()
 
-    def start(self) -> None:
-        """Begin with what is committed from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(5.0)
-
-    def _run(self) -> None:
-        looks = 0
-        while not self._stop.wait(LOOK_S):
-            looks += 1
-            try:
-                self.look()
-                if looks % round(KEEP_S / LOOK_S) == 0:
-                    self._tidy()
-            except OperationalError as error:
-                logger.error("the database refused the news: %s", error.orig)
-            except Exception:
-                logger.exception("the news could not be read")
+    def thread(self) -> Repeater:
+        """Looks all the time."""
+        return Repeater("news", LOOK_S, self.look)
 
     def look(self) -> None:
         """Read what is new and hand it to this worker's listeners."""
@@ -72,6 +47,8 @@ class Follower:
         self._read = {number: at for number, at in self._read.items() if at >= since - BACK_S}
         for out in found:
             self._core.heard(out)
+        if self._core.clock.now() - self._tidied_at > KEEP_S:
+            self._tidy()
 
     def _committed(self, db: Session, row: News) -> Committed:
         notices = [Notice(event, data) for event, data in row.notices]
@@ -87,5 +64,6 @@ class Follower:
         return Sound(capture_id, alarm_id, archive.opened(keys, info, sealed))
 
     def _tidy(self) -> None:
+        self._tidied_at = self._core.clock.now()
         with self._core.store.write() as db:
-            db.execute(delete(News).where(News.at < self._core.clock.now() - KEEP_S))
+            db.execute(delete(News).where(News.at < self._tidied_at - KEEP_S))

@@ -16,8 +16,9 @@ from station.ingest.worker import Worker
 from station.live import Live
 from station.model import Alarm
 from station.news import Follower
+from station.repeat import Repeater
 from station.store import Store, sqlite_url
-from station.timers import Timers
+from station.timers import timers
 from station.vault import Vault
 from station.views import public_alarm
 from station.work import Core, Send
@@ -47,9 +48,9 @@ class Station:
         self.core = Core(store, self.vault, clock or SystemClock(), config)
         self.live = Live()
         self.worker = Worker(self.core, lambda arrived: self.bus.done(arrived))
-        self.timers = Timers(self.core)
+        self.timers = timers(self.core)
         self.broker: EmbeddedBroker | None = None
-        self.follower: Follower | None = None
+        self.follower: Repeater | None = None
         self.bus: Bus
 
     def start(self) -> None:
@@ -71,7 +72,7 @@ class Station:
         self.core.on_commit(self.live.committed)
         self.core.on_news(self.live.committed)
         if several:
-            self.follower = Follower(self.core, self.live.wanted)
+            self.follower = Follower(self.core, self.live.wanted).thread()
             self.follower.start()
         self.worker.start()
         self.timers.start()

@@ -71,6 +71,7 @@ def test_beacon_then_envelope_is_one_alarm_that_becomes_certain(world: World) ->
     assert (alarm["via"], alarm["uncertain"]) == ("beacon", True)
     assert _receipts(world, hub, badge) == [(sos.ident, sos.ident, kinds.RECEIVED, downlink.BY_BEACON)]
     assert world.told(hub, badge)[0].echo == downlink.BEACON | 1
+    assert [relay.unpack_receipt(m.payload)[3] for m in world.down(hub) if m.type == relay.RECEIPT] == [relay.BEACON]
     sos.age_ms = 1500
     world.clock.advance(1.0)
     world.say(hub, hub.event(badge, sos))
