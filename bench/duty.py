@@ -1,7 +1,7 @@
 """Free heap of the badge over a duty with ten alarms: what is not given back shows here.
 
-The duty runs in real time, because Bluetooth, hub and station around the badge do: an hour takes an hour (`--duty 60`), and
-the default is shorter, with as many alarms.
+The duty runs in real time, because Bluetooth, hub and station around the badge do: an hour takes an hour
+(`--duty 60`), and the default is shorter, with as many alarms.
 """
 
 import asyncio

@@ -277,14 +277,13 @@ class Stage:
             raise DidNotStart(f"the console of {name} receives nothing from {self.console}") from None
 
     async def _enrol(self, badge: Badge) -> None:
-        """The wearer's pairing gesture, until every hub that may has the keys for this badge."""
+        """Waits until every hub that may has the keys for this badge; its pairing window is open after provisioning."""
         hubs = {hub.id for hub in self.scenario.hubs if badge.id in hub.badges}
         if not hubs:
             return
         client = self.badges[badge.id]
         end = time.monotonic() + ENROL_S
         try:
-            await client.do("pair")
             while not hubs <= await self._links(client.number):
                 if time.monotonic() > end:
                     missing = ", ".join(sorted(hubs - await self._links(client.number)))
