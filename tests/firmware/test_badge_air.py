@@ -130,9 +130,14 @@ def test_from_the_press_to_the_operator_with_sound_and_back_to_rest(tmp_path: Pa
             await central.until(lambda: len(packets) == made)
             assert sorted(packets) == list(range(made))
             assert int.from_bytes(end.event.body[7:11], "big") == 0
-            after = await told.state()
+            for _ in range(20):
+                after = await told.state()
+                if not after["waiting"]:
+                    break
+                await asyncio.sleep(0.2)
             assert after["alarm"] is None
             assert after["waiting"] == 0
+            assert after["heap"] >= worst["heap"] - 1024
             assert faults(told) == []
 
     play(scene)
