@@ -35,7 +35,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine: Engine = create_engine(url)
+            # errors are logged, and what is stored of people must not be
+            self.engine: Engine = create_engine(url, hide_parameters=True)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise StoreError(f"[station] database: {error}") from error
         self.sqlite = self.engine.dialect.name == "sqlite"
