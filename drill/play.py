@@ -25,24 +25,6 @@ from drill.scenario import (
 from drill.stage import Stage
 
 
-def cut_off(scenario: Scenario, badge: str) -> bool:
-    """Whether at time zero no hub that is enrolled for the badge reaches both it and the station."""
-    return not any(badge in hub.badges and _reaches(scenario, badge, hub.id) for hub in scenario.hubs)
-
-
-def _reaches(scenario: Scenario, badge: str, hub: str) -> bool:
-    for fault in scenario.faults:
-        if isinstance(fault, KillFault) or fault.start > 0 or (fault.end is not None and fault.end <= 0):
-            continue
-        if isinstance(fault, UplinkFault) and fault.hub == hub:
-            return False
-        if isinstance(fault, LinkFault) and (fault.badge, fault.hub) == (badge, hub):
-            air = fault.air
-            if air.get("down") is True or air.get("connect") is False or air.get("loss", 0.0) >= 1.0:
-                return False
-    return True
-
-
 @dataclass
 class Play:
     """One performance. `begin` sets the stage's faults and time zero, `run` plays until the end."""
@@ -61,7 +43,10 @@ class Play:
         return time.monotonic() - self.zero
 
     async def begin(self) -> None:
-        """Waits for `protected`, puts faults in force that are there from before zero, and calls it zero."""
+        """Waits for `protected`, puts faults in force that are there from before zero, and calls it zero.
+
+        Nobody is cut off before the faults are in force, so all that are enrolled somewhere feel it.
+        """
         enrolled = [b.id for b in self.scenario.badges if any(b.id in hub.badges for hub in self.scenario.hubs)]
         await self.stage.protected(badge for badge in enrolled if not self._never(badge))
         for number, fault in enumerate(self.scenario.faults, 1):
