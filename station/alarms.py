@@ -14,8 +14,19 @@ from sqlalchemy import select
 
 from protocol import ident, kinds
 from protocol.ident import NONE
-from station import audit, downlinks
-from station.model import Alarm, AlarmIncident, Badge, BadgeEvent, Capture, Identity, Operator, StepDone, Visit
+from station import archive, audit, downlinks
+from station.model import (
+    Alarm,
+    AlarmCapture,
+    AlarmIncident,
+    Badge,
+    BadgeEvent,
+    Capture,
+    Identity,
+    Operator,
+    StepDone,
+    Visit,
+)
 from station.steps import steps_for
 from station.work import Work
 
@@ -159,7 +170,7 @@ def _store(work: Work, alarm: Alarm, visit: Visit | None) -> None:
                 Capture.first_at >= (visit.started_at or work.now),
             )
         ):
-            capture.alarm_id = alarm.id
+            archive.link(work, capture, alarm.id)
 
 
 def _know(work: Work, alarm: Alarm, incident: bytes) -> None:
@@ -168,8 +179,15 @@ def _know(work: Work, alarm: Alarm, incident: bytes) -> None:
         work.db.add(AlarmIncident(badge=alarm.badge, ident=incident, alarm_id=alarm.id))
     else:
         row.alarm_id = alarm.id
-    for capture in work.db.scalars(select(Capture).where(Capture.badge == alarm.badge, Capture.incident == incident)):
-        capture.alarm_id = alarm.id
+    # one that has ended stays with the alarm that it was heard in
+    for capture in work.db.scalars(
+        select(Capture).where(
+            Capture.badge == alarm.badge,
+            Capture.incident == incident,
+            Capture.alarm_id.is_(None) | Capture.ended_at.is_(None),
+        )
+    ):
+        archive.link(work, capture, alarm.id)
 
 
 def _join(work: Work, alarm: Alarm, event: BadgeEvent, kind: str, visit: Visit | None, incident: bytes) -> None:
@@ -398,7 +416,7 @@ def watch(work: Work) -> None:
             and alarm.listening_at is None
             and work.now - alarm.received_at > limits.listen_target
             and alarm.escalated_at is None
-            and work.db.scalar(select(Capture.id).where(Capture.alarm_id == alarm.id).limit(1))
+            and work.db.scalar(select(AlarmCapture.capture_id).where(AlarmCapture.alarm_id == alarm.id).limit(1))
         ):
             escalate(work, alarm, f"there is sound, and nobody listened within {limits.listen_target:.0f} s")
 

@@ -7,7 +7,7 @@ has come a capture counts to the open alarm of its badge, so that listening begi
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from protocol import audio, events, kinds
@@ -15,7 +15,7 @@ from protocol.crypto import Forged
 from protocol.ident import NONE
 from protocol.keys import BadgeKeys
 from station import downlinks
-from station.model import Badge, BadgeEvent, BadgeKey, Capture, Packet
+from station.model import AlarmCapture, Badge, BadgeEvent, BadgeKey, Capture, Packet
 from station.work import Sound, Work
 
 NUMBER_MAX = 40 * 86_400  # packets: a day; a capture that claims more is a defect and would fill a file with silence
@@ -28,10 +28,14 @@ def announced(work: Work, badge: Badge, event: BadgeEvent) -> None:
     if found is None:
         return
     row = _capture(work, badge, event.ident[:6], number, found[0])
+    guessed = row.incident is None
     row.incident = event.incident
     alarm = downlinks.find_alarm(work, badge.number, event.incident)
     if event.incident != NONE:
-        row.alarm_id = alarm.id if alarm else None
+        if guessed:
+            _unlink(work, row)
+        if alarm is not None:
+            link(work, row, alarm.id)
     row.reason = row.reason or kinds.name(reason)
     if event.kind == kinds.AUDIO_START:
         row.started_at = event.raised_at
@@ -52,12 +56,26 @@ def _capture(work: Work, badge: Badge, boot: bytes, number: int, key_id: int) ->
             boot=boot,
             number=number,
             key_id=key_id,
-            alarm_id=alarm.id if alarm else None,
             first_at=work.now,
         )
         work.db.add(row)
         work.db.flush()
+        if alarm is not None:
+            link(work, row, alarm.id)
     return row
+
+
+def link(work: Work, row: Capture, alarm_id: int) -> None:
+    """The capture belongs to this alarm's archive, and is heard there from now on."""
+    row.alarm_id = alarm_id
+    if work.db.get(AlarmCapture, (alarm_id, row.id)) is None:
+        work.db.add(AlarmCapture(alarm_id=alarm_id, capture_id=row.id))
+        work.db.flush()
+
+
+def _unlink(work: Work, row: Capture) -> None:
+    row.alarm_id = None
+    work.db.execute(delete(AlarmCapture).where(AlarmCapture.capture_id == row.id))
 
 
 def store(work: Work, badge: Badge, boot: bytes, number: int, packets: list[tuple[int, bytes]]) -> list[int]:
@@ -133,7 +151,12 @@ def info(row: Capture) -> CaptureInfo:
 
 def of_alarm(db: Session, alarm_id: int) -> list[CaptureInfo]:
     """The captures of an alarm, in the order in which they began."""
-    rows = db.scalars(select(Capture).where(Capture.alarm_id == alarm_id).order_by(Capture.first_at, Capture.id))
+    rows = db.scalars(
+        select(Capture)
+        .join(AlarmCapture, AlarmCapture.capture_id == Capture.id)
+        .where(AlarmCapture.alarm_id == alarm_id)
+        .order_by(Capture.first_at, Capture.id)
+    )
     return [info(row) for row in rows]
 
 

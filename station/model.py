@@ -427,13 +427,22 @@ class Capture(Base):
     boot: Mapped[bytes]
     number: Mapped[int]
     key_id: Mapped[int] = mapped_column(ForeignKey("badge_keys.id"))
-    alarm_id: Mapped[int | None] = mapped_column(ForeignKey("alarms.id"), index=True)
+    alarm_id: Mapped[int | None] = mapped_column(ForeignKey("alarms.id"), index=True)  # where it is heard live
     incident: Mapped[bytes | None]  # None: its AUDIO_START has not come yet
     reason: Mapped[str] = mapped_column(String(32), default="")
     first_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
     made: Mapped[int | None]  # packets, as the badge counted them at the end
+
+
+class AlarmCapture(Base):
+    """Which captures an alarm's archive holds. One that went on into a second alarm belongs to both."""
+
+    __tablename__ = "alarm_captures"
+
+    alarm_id: Mapped[int] = mapped_column(ForeignKey("alarms.id"), primary_key=True)
+    capture_id: Mapped[int] = mapped_column(ForeignKey("captures.id"), primary_key=True)
 
 
 class Packet(Base):

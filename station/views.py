@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session, aliased
 from protocol import adpcm, ident, kinds
 from station.model import (
     Alarm,
+    AlarmCapture,
     AlarmIncident,
     Badge,
     BadgeEvent,
-    Capture,
     Entry,
     Hearing,
     Hub,
@@ -147,7 +147,7 @@ def timeline(db: Session, alarm_id: int) -> list[Json]:
 def sound(db: Session, alarm_id: int) -> Json:
     """How much sound of an alarm is archived, and the holes in it."""
     captures = packets = gaps = missing = 0
-    for capture in db.scalars(select(Capture.id).where(Capture.alarm_id == alarm_id)):
+    for capture in db.scalars(select(AlarmCapture.capture_id).where(AlarmCapture.alarm_id == alarm_id)):
         captures += 1
         count, first, last = db.execute(
             select(func.count(), func.min(Packet.number), func.max(Packet.number)).where(Packet.capture_id == capture)

@@ -8,7 +8,7 @@ from station_parts import NONE, Badge, Hub
 from station_world import World
 
 from protocol import adpcm, events, kinds, relay
-from station import archive, wav
+from station import alarms, archive, wav
 from station.ingest.sound import ranges
 from station.live import decode
 from station.model import Packet
@@ -130,6 +130,26 @@ def test_a_spoken_note_belongs_to_no_alarm_until_its_visit_has_one(world: World)
     world.pass_time(70)
     (alarm,) = world.alarms()
     assert (alarm["kind"], alarm["audio"]["captures"]) == ("missed_check_in", 1)
+
+
+def test_a_capture_that_goes_on_into_a_second_alarm_belongs_to_both_archives(
+    world: World, sos: tuple[Badge, Hub, bytes]
+) -> None:
+    badge, hub, incident = sos
+    _start(world, badge, hub, incident)
+    world.say(hub, hub.sound(badge, 1, badge.sound(1, 0, 4)), "audio")
+    world.operator("op1")
+    with world.core.work() as work:
+        alarm = work.alarm(1)
+        assert alarm is not None
+        alarms.claim(work, alarm, "op1")
+        alarms.close(work, alarm, "op1", "resolved", "safe_word")
+    world.clock.advance(1)
+    # pressed again before the badge has heard of the closing
+    world.say(hub, hub.event(badge, badge.event(kinds.SOS, incident=incident)))
+    world.say(hub, hub.sound(badge, 1, badge.sound(1, 4, 4)), "audio")
+    assert [a["audio"]["seconds"] for a in world.alarms()] == [0.2, 0.2]
+    assert [s.alarm_id for out in world.committed for s in out.sounds] == [1, 2]
 
 
 def test_forged_sound_is_neither_stored_nor_receipted(world: World, sos: tuple[Badge, Hub, bytes]) -> None:
