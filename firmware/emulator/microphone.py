@@ -121,6 +121,7 @@ class Microphone:
     def _on_switch(self, body: bytes) -> None:
         if body[0]:
             self.start()
+            self._link.send("r")
         else:
             self.stop()
 

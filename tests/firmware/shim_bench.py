@@ -68,6 +68,9 @@ class Bench:
             self.link.send("r", ADDRESS)
         elif kind == "S":
             self.link.send("r", struct.pack(">HH", 16, 18))
+        elif kind == "G" and body[:1] == b"\x01":
+            self.board.restart_samples()
+            self.link.send("r")
         self._news.set()
 
     def _on_line(self, line: str) -> None:

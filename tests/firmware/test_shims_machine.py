@@ -167,20 +167,19 @@ print("wide")
 w = bytearray(400)
 print(i2s.readinto(w))
 x = struct.unpack("<100i", w)
-print(x[0] >> 16, all(v & 0xFFFF == 0 for v in x), x[99] - x[0] == 99 << 16)
+print(x[0] >> 16 == -15000, all(v & 0xFFFF == 0 for v in x), x[99] - x[0] == 99 << 16)
 """
             )
             await b.until("reading")
             for first in range(0, 512, 256):
                 b.board.put_samples(first, ramp(first, 256))
                 b.link.send("s")
-            await b.until("wide")
-            b.board.restart_samples()
-            b.board.put_samples(512, ramp(512, 256))
+            await b.until("wide")  # a second capture hears its own first sample, whatever was captured before
+            b.board.put_samples(0, ramp(0, 256))
             lines = await b.end()
             assert lines[1] == "-15000 True"
             assert lines[3] == "400"
-            assert lines[4].endswith("True True")
+            assert lines[4] == "True True True"
             assert await b.frames("G", 3) == [
                 b"\x01" + struct.pack(">I", 16000),
                 bytes(5),

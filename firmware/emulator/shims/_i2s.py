@@ -31,8 +31,8 @@ class I2S:
         self._filled = 0
         self._read = 0
         _emulator.handlers[115] = self._on_dma  # 's'
-        _emulator.send(71, struct.pack(">BI", 1, rate))  # 'G'
-        self._read = self._written()
+        # answered when the ring is empty: the count of the capture before would look like sound already read
+        _emulator.call(71, struct.pack(">BI", 1, rate))  # 'G'
 
     def _written(self):
         return struct.unpack_from("<Q", _emulator.board, _emulator.I2S)[0]
