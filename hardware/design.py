@@ -100,18 +100,18 @@ def module_nets() -> dict[object, str]:
 
 
 # --- module: ESP32-S3, its clock, reset, boot and pads for probes ---------------------------------------------------
-put("U1", "module", module_nets(), "module", (30, 34), (26.5, 78.8, 180))
-put("C1", "c10u", {1: V33, 2: GND}, "module", (52, 14), (37.7, 80.6, 90))
-put("C2", "c100n", {1: V33, 2: GND}, "module", (58, 14), (35.7, 80.6, 90))
-put("C3", "c10u", {1: V33, 2: GND}, "module", (64, 14), (39.7, 80.6, 90))
-put("R1", "r10k", {1: V33, 2: "EN"}, "module", (52, 26), (15.2, 81.2, 90))
-put("C4", "c1u", {1: "EN", 2: GND}, "module", (58, 26), (16.8, 81.2, 270))
-put("SW4", "sos", {1: "EN", 2: GND}, "module", (67, 26), (9.0, 81.2, 0), label="RESET")
-put("R2", "r10k", {1: V33, 2: "BOOT_N"}, "module", (52, 38), (41.6, 77.4, 90))
-put("SW3", "sos", {1: "BOOT_N", 2: GND}, "module", (67, 38), (45.0, 81.2, 0), label="BOOT")
-put("Y1", "crystal", {1: "XTAL32_P", 2: "XTAL32_N"}, "module", (58, 50), (30.6, 65.0, 180))
-put("C5", "c18p", {1: "XTAL32_P", 2: GND}, "module", (52, 56), (28.3, 63.4, 90))
-put("C6", "c18p", {1: "XTAL32_N", 2: GND}, "module", (64, 56), (33.2, 63.4, 90))
+put("U1", "module", module_nets(), "module", (28, 36), (26.5, 78.8, 180))
+put("C1", "c10u", {1: V33, 2: GND}, "module", (54, 15), (37.7, 80.6, 90))
+put("C2", "c100n", {1: V33, 2: GND}, "module", (60, 15), (35.7, 80.6, 90))
+put("C3", "c10u", {1: V33, 2: GND}, "module", (66, 15), (39.7, 80.6, 90))
+put("R1", "r10k", {1: V33, 2: "EN"}, "module", (54, 26), (15.2, 81.2, 90))
+put("C4", "c1u", {1: "EN", 2: GND}, "module", (59, 28), (16.8, 81.2, 270))
+put("SW4", "sos", {1: "EN", 2: GND}, "module", (68, 27), (9.0, 81.2, 0), label="RESET")
+put("R2", "r10k", {1: V33, 2: "BOOT_N"}, "module", (54, 39), (41.6, 77.4, 90))
+put("SW3", "sos", {1: "BOOT_N", 2: GND}, "module", (64, 40), (45.0, 81.2, 0), label="BOOT")
+put("Y1", "crystal", {1: "XTAL32_P", 2: "XTAL32_N"}, "module", (60, 50), (30.6, 65.0, 180))
+put("C5", "c18p", {1: "XTAL32_P", 2: GND}, "module", (53, 58), (27.9, 64.7, 90))
+put("C6", "c18p", {1: "XTAL32_N", 2: GND}, "module", (67, 58), (33.3, 64.7, 90))
 
 # --- power: USB, charger with power path, rail, gauge -----------------------------------------------------------------
 put(
@@ -126,20 +126,20 @@ put(
         **dict.fromkeys(["A7", "B7"], "USB_D_N"),
     },
     "power",
-    (13, 22),
+    (15, 22),
     (2.15, 62.0, -90),
 )
-put("R3", "r5k1", {1: "CC1", 2: GND}, "power", (26, 32), (9.6, 58.2, 180))
-put("R4", "r5k1", {1: "CC2", 2: GND}, "power", (32, 32), (9.6, 66.4, 180))
+put("R3", "r5k1", {1: "CC1", 2: GND}, "power", (28, 33), (9.6, 58.2, 180))
+put("R4", "r5k1", {1: "CC2", 2: GND}, "power", (34, 33), (9.6, 66.4, 180))
 put(
     "U8",
     "usb_esd",
     {1: "USB_D_N", 6: "USB_D_N", 3: "USB_D_P", 4: "USB_D_P", 5: VBUS, 2: GND},
     "power",
-    (34, 19),
+    (35, 19),
     (12.0, 62.5, 0),
 )
-put("C7", "c4u7", {1: VBUS, 2: GND}, "power", (13, 46), (10.2, 69.6, 0))
+put("C7", "c4u7", {1: VBUS, 2: GND}, "power", (10, 52), (10.2, 69.6, 0))
 put(
     "U2",
     "charger",
@@ -158,30 +158,30 @@ put(
     (61, 20),
     (8.0, 74.0, 0),
 )
-put("R5", "r3k3", {1: "ILIM", 2: GND}, "power", (46, 35), (11.6, 71.2, 0))
-put("R6", "r2k7", {1: "ISET", 2: GND}, "power", (52, 35), (6.4, 70.9, 180))
-put("C8", "c4u7", {1: VBAT, 2: GND}, "power", (19, 46), (4.3, 76.8, 90))
-put("C9", "c10u", {1: VSYS, 2: GND}, "power", (25, 46), (11.3, 75.4, 90))
-put("TH1", "ntc", {1: "BAT_NTC", 2: GND}, "power", (79, 35), (15.3, 36.0, 90))
-put("R7", "r100k", {1: V33, 2: "CHARGING_N"}, "power", (85, 35), (18.6, 63.9, 0))
-put("J2", "battery_socket", {1: VBAT, 2: GND, "MP": GND}, "power", (94, 15), (11.2, 14.6, 180))
-put("U3", "ldo", {1: VSYS, 3: VSYS, 2: GND, 5: V33}, "power", (43, 50), (14.6, 75.2, 0))
-put("C10", "c1u", {1: VSYS, 2: GND}, "power", (31, 46), (14.6, 77.6, 180))
-put("C11", "c10u", {1: V33, 2: GND}, "power", (55, 50), (17.2, 77.5, 90))
-put("C12", "c10u", {1: V33, 2: GND}, "power", (61, 50), (17.2, 72.8, 270))
+put("R5", "r3k3", {1: "ILIM", 2: GND}, "power", (50, 33), (11.6, 71.2, 0))
+put("R6", "r2k7", {1: "ISET", 2: GND}, "power", (56, 33), (6.4, 70.9, 180))
+put("C8", "c4u7", {1: VBAT, 2: GND}, "power", (17, 52), (4.3, 76.8, 90))
+put("C9", "c10u", {1: VSYS, 2: GND}, "power", (24, 52), (11.3, 75.4, 90))
+put("TH1", "ntc", {1: "BAT_NTC", 2: GND}, "power", (67, 33), (15.3, 36.0, 90))
+put("R7", "r100k", {1: V33, 2: "CHARGING_N"}, "power", (80, 29), (18.6, 63.9, 0))
+put("J2", "battery_socket", {1: VBAT, 2: GND, "MP": GND}, "power", (97, 16), (11.2, 14.6, 180))
+put("U3", "ldo", {1: VSYS, 3: VSYS, 2: GND, 5: V33}, "power", (44, 54), (14.6, 75.2, 0))
+put("C10", "c1u", {1: VSYS, 2: GND}, "power", (31, 52), (14.6, 77.6, 0))
+put("C11", "c10u", {1: V33, 2: GND}, "power", (56, 52), (17.5, 77.5, 90))
+put("C12", "c10u", {1: V33, 2: GND}, "power", (63, 52), (17.5, 72.8, 270))
 put(
     "U4",
     "gauge",
     {2: VBAT, 3: VBAT, **dict.fromkeys([1, 4, 6, 9], GND), 5: "GAUGE_ALERT_N", 7: "I2C_SCL", 8: "I2C_SDA"},
     "power",
-    (80, 52),
+    (82, 57),
     (6.4, 42.6, 0),
 )
-put("C13", "c100n", {1: VBAT, 2: GND}, "power", (67, 50), (3.2, 42.6, 270))
-put("R8", "r100k", {1: V33, 2: "GAUGE_ALERT_N"}, "power", (94, 47), (9.8, 44.6, 0))
-put("R9", "r1m", {1: VBAT, 2: "BATTERY"}, "power", (100, 47), (3.2, 46.6, 270))
-put("R10", "r1m", {1: "BATTERY", 2: GND}, "power", (106, 47), (3.2, 49.2, 270))
-put("C14", "c100n", {1: "BATTERY", 2: GND}, "power", (106, 33), (5.0, 49.2, 270))
+put("C13", "c100n", {1: VBAT, 2: GND}, "power", (70, 57), (3.2, 42.6, 270))
+put("R8", "r100k", {1: V33, 2: "GAUGE_ALERT_N"}, "power", (97, 52), (9.8, 44.6, 0))
+put("R9", "r1m", {1: VBAT, 2: "BATTERY"}, "power", (101, 52), (3.2, 46.6, 270))
+put("R10", "r1m", {1: "BATTERY", 2: GND}, "power", (104, 53), (3.2, 49.2, 270))
+put("C14", "c100n", {1: "BATTERY", 2: GND}, "power", (108, 53), (5.0, 49.2, 270))
 
 # --- senses: what the wearer presses and feels, what the badge hears ------------------------------------------------
 put(
@@ -189,22 +189,22 @@ put(
     "haptic",
     {1: "DRV_REG", 2: "I2C_SCL", 3: "I2C_SDA", 4: GND, 5: "HAPTIC", 6: V33, 10: V33, 8: GND, 7: "MOTOR_P", 9: "MOTOR_N"},
     "senses",
-    (22, 16),
+    (22, 18),
     (9.6, 33.2, 180),
 )
-put("J3", "motor_pads", {1: "MOTOR_P", 2: "MOTOR_N"}, "senses", (38, 13), (8.2, 23.6, 0))
-put("C15", "c1u", {1: "DRV_REG", 2: GND}, "senses", (46, 14), (13.2, 32.0, 90))
-put("C16", "c1u", {1: V33, 2: GND}, "senses", (52, 14), (13.2, 34.4, 270))
-put("R11", "r100k", {1: "HAPTIC", 2: GND}, "senses", (58, 14), (6.6, 36.0, 0))
+put("J3", "motor_pads", {1: "MOTOR_P", 2: "MOTOR_N"}, "senses", (43, 14), (8.2, 23.6, 0))
+put("C15", "c1u", {1: "DRV_REG", 2: GND}, "senses", (50, 17), (14.2, 34.6, 270))
+put("C16", "c1u", {1: V33, 2: GND}, "senses", (55, 16), (6.4, 35.9, 180))
+put("R11", "r100k", {1: "HAPTIC", 2: GND}, "senses", (60, 17), (9.8, 36.7, 0))
 put(
     "U6",
     "microphone",
     {1: "MIC_WS", 2: GND, 3: GND, 4: "MIC_SCK", 5: V33, 6: "MIC_SD"},
     "senses",
-    (80, 14),
+    (80, 17),
     (49.6, 73.0, -90),
 )
-put("C17", "c100n", {1: V33, 2: GND}, "senses", (96, 14), (49.6, 76.4, 180))
+put("C17", "c100n", {1: V33, 2: GND}, "senses", (96, 16), (49.6, 76.4, 180))
 put(
     "U9",
     "accelerometer",
@@ -219,12 +219,12 @@ put(
         12: "ACCEL_INT",
     },
     "senses",
-    (22, 38),
+    (22, 39),
     (43.0, 66.6, 0),
 )
-put("C18", "c100n", {1: V33, 2: GND}, "senses", (46, 38), (45.4, 66.6, 270))
-put("R12", "r4k7", {1: V33, 2: "I2C_SDA"}, "senses", (52, 38), (40.0, 65.0, 90))
-put("R13", "r4k7", {1: V33, 2: "I2C_SCL"}, "senses", (58, 38), (38.6, 65.0, 90))
+put("C18", "c100n", {1: V33, 2: GND}, "senses", (46, 40), (45.4, 66.6, 270))
+put("R12", "r4k7", {1: V33, 2: "I2C_SDA"}, "senses", (52, 39), (40.0, 65.0, 90))
+put("R13", "r4k7", {1: V33, 2: "I2C_SCL"}, "senses", (58, 39), (38.6, 65.0, 90))
 put("SW1", "sos", {1: "SOS_SW", 2: GND}, "senses", (76, 38), (26.5, 58.6, 0), label="SOS")
 put("R14", "r1k", {1: "SOS_SW", 2: "SOS_N"}, "senses", (86, 34), (34.2, 58.6, 180))
 put("R15", "r100k", {1: V33, 2: "SOS_N"}, "senses", (92, 34), (36.6, 58.6, 0))
@@ -233,8 +233,8 @@ put("SW2", "side", {1: "SIDE_SW", 2: GND}, "senses", (76, 56), (51.4, 60.6, -90)
 put("R16", "r1k", {1: "SIDE_SW", 2: "SIDE_N"}, "senses", (86, 52), (47.8, 58.9, 180))
 put("R17", "r100k", {1: V33, 2: "SIDE_N"}, "senses", (92, 52), (45.0, 58.2, 180))
 put("C20", "c10n", {1: "SIDE_N", 2: GND}, "senses", (98, 52), (45.0, 59.8, 0))
-put("U7", "hall", {1: V33, 2: "LANYARD_N", 3: GND}, "senses", (22, 56), (14.4, 3.0, 90))
-put("C21", "c100n", {1: V33, 2: GND}, "senses", (46, 56), (11.6, 3.4, 90))
+put("U7", "hall", {1: V33, 2: "LANYARD_N", 3: GND}, "senses", (22, 60), (14.4, 3.0, 90))
+put("C21", "c100n", {1: V33, 2: GND}, "senses", (46, 60), (11.6, 3.4, 90))
 
 # Probes of the test fixture, bare copper on the back
 for _number, (_net, _x, _y) in enumerate(
@@ -248,7 +248,7 @@ for _number, (_net, _x, _y) in enumerate(
         ("EN", 20.8, 75.5),
         ("BOOT_N", 38.4, 77.0),
         ("UART_TX", 20.8, 72.0),
-        ("UART_RX", 23.6, 75.5),
+        ("UART_RX", 25.6, 75.5),
         ("I2C_SDA", 38.4, 69.5),
         ("I2C_SCL", 38.4, 72.5),
         ("HAPTIC", 13.2, 28.6),
@@ -258,7 +258,7 @@ for _number, (_net, _x, _y) in enumerate(
     start=1,
 ):
     put(
-        f"TP{_number}", "pad", {1: _net}, "module", (78 + 9 * ((_number - 1) % 3), 18 + 8 * ((_number - 1) // 3)),
+        f"TP{_number}", "pad", {1: _net}, "module", (80 + 9 * ((_number - 1) % 3), 16 + 9 * ((_number - 1) // 3)),
         (_x, _y, 0), side="B", label=_net,
     )  # fmt: skip
 

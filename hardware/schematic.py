@@ -20,24 +20,24 @@ OUTWARD = {0: (-1, 0), 90: (0, 1), 180: (1, 0), 270: (0, -1)}  # from a pin's an
 # Titles of the blocks on a sheet: words, left, top, right, bottom in grid steps
 BLOCKS = {
     "power": [
-        ("USB-C, one port for charging and console", 3, 6, 42, 40.5),
-        ("Charger with power path: 0.47 A from USB, 0.33 A into the battery", 43, 6, 88, 40.5),
-        ("Battery", 89, 6, 113, 22),
-        ("3.3 V rail, 2 uA when idle, and bulk capacitors", 3, 41.5, 68.5, 59),
-        ("Fuel gauge and a second, independent voltage reading", 69.5, 23, 113, 63),
+        ("USB-C, one port for charging and console", 6, 6, 43, 41),
+        ("Charger with power path: 0.47 A from USB, 0.33 A into the battery", 44, 6, 87, 39),
+        ("Battery", 88, 6, 110, 23),
+        ("3.3 V rail, 2 uA when idle, and bulk capacitors", 6, 45, 68, 66),
+        ("Fuel gauge, and a second reading by divider", 69, 40, 111.5, 64),
     ],
     "module": [
-        ("ESP32-S3 module, antenna beyond the board's edge", 3, 6, 47, 59),
-        ("Decoupling, reset, boot, 32.768 kHz", 48, 6, 73, 63),
-        ("Test points on the back", 74, 12, 113, 56),
+        ("ESP32-S3 module, antenna beyond the board's edge", 6, 6, 48, 58),
+        ("Decoupling, reset, boot, 32.768 kHz", 49, 6, 74, 65),
+        ("Test points on the back", 75, 6, 104, 62),
     ],
     "senses": [
-        ("Haptics: linear motor", 3, 6, 64, 24.5),
-        ("Microphone, port on the back", 65, 6, 113, 24.5),
-        ("Motion, I2C pull-ups", 3, 26, 64, 47),
-        ("Hidden SOS button", 65, 26, 113, 44),
-        ("Button on the edge", 65, 45, 113, 63),
-        ("Lanyard: magnet held, output low", 3, 48, 64, 66),
+        ("Haptics: linear motor", 6, 6, 64, 26),
+        ("Microphone, port on the back", 65, 6, 110, 26),
+        ("Motion, I2C pull-ups", 6, 27, 64, 48),
+        ("Hidden SOS button", 65, 27, 110, 44),
+        ("Button on the edge", 65, 45, 110, 63),
+        ("Lanyard: magnet held, output low", 6, 49, 64, 69),
     ],
 }
 
@@ -197,8 +197,8 @@ class Sheet:
             ref_at, value_at = (x + 2.54, y - 1.27, "left"), (x + 2.54, y + 1.27, "left")
         else:
             over = max([top, *(pin.y for pin in pins if pin.angle == 270)])
-            powered = any(pin.angle == 270 and pin.number in placed.nets for pin in pins)
-            lift = over + (8.9 if powered else 1.6)
+            above = [placed.nets[pin.number] for pin in pins if pin.angle == 270 and pin.number in placed.nets]
+            lift = over + max([1.6, *(8.9 if net in POWER_SYMBOL else 7.6 + len(net) * 1.1 for net in above)])
             ref_at, value_at = (x + left, y - lift - 2.4, "left"), (x + left, y - lift, "left")
         part = placed.part
         fields = (
@@ -217,6 +217,7 @@ class Sheet:
             self.symbol(full, placed.ref, value, x, y, 0, ref_at, shown, fields)
         self.boxes.append(Box(f"{placed.ref} body", x + left, y - top, x + right, y - bottom, body=True))
         seen: dict[tuple[float, float], str | None] = {}
+        last: dict[tuple[int, int], tuple[float, float, str]] = {}  # end of the last wire on a side
         for pin in pins:
             px, py = round(x + pin.x, 4), round(y - pin.y, 4)
             net = placed.nets.get(pin.number)
@@ -233,6 +234,11 @@ class Sheet:
             dx, dy = OUTWARD[pin.angle]
             ex, ey = round(px + GRID * dx, 4), round(py + GRID * dy, 4)
             self.wire(px, py, ex, ey)
+            near = last.get((dx, dy))
+            last[(dx, dy)] = (ex, ey, net)
+            if near and near[2] == net and net in POWER_SYMBOL and abs(near[0] - ex) + abs(near[1] - ey) <= 2 * GRID:
+                self.wire(near[0], near[1], ex, ey)  # neighbours of one rail share its symbol
+                continue
             self.end(net, ex, ey, dx, dy, f"{placed.ref}label{pin.number}")
 
     def flag(self, net: str, x: float, y: float) -> None:
@@ -293,8 +299,8 @@ def sheets() -> dict[str, Sheet]:
         root.words(title, 91.4, y + 3, 1.8, True)
         for line, chunk in enumerate(itertools.batched(shared, 7) if hasattr(itertools, "batched") else _rows(shared)):
             root.words(("Shared nets: " if line == 0 else "") + ", ".join(chunk), 91.4, y + 8 + line * 3.5)
-    pages["power"].flag(GND, 6, 52)
-    pages["power"].flag(VBUS, 10, 36)
+    pages["power"].flag(GND, 96, 32)
+    pages["power"].flag(VBUS, 91, 32)
     pages["root"] = root
     return pages
 
