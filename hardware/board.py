@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pcbnew
 import symbols
-from design import GND, PARTS, V33, VBAT, VBUS, VSYS
+from design import GND, PARTS, V33, VBAT, VBUS, VSYS, model_name
 from rules import CLEARANCE, HOLE, NECK, PAIR_WIDTH, VIA, width
 from schematic import ROOT, ident
 
@@ -145,7 +145,7 @@ class Board:
             part.Models().clear()
             if placed.part.body:
                 model = pcbnew.FP_3DMODEL()
-                model.m_Filename = f"${{KIPRJMOD}}/models/{placed.kind if placed.kind[0] not in 'rc' or placed.kind == 'crystal' else placed.part.footprint.split('_')[-2]}.step"
+                model.m_Filename = f"${{KIPRJMOD}}/models/{model_name(placed)}.step"
                 part.Models().push_back(model)
             self.board.Add(part)
             x, y, turn = placed.board
@@ -398,10 +398,17 @@ class Fanout:
                         self.board.via(GND, pad["at"][0] + dx, pad["at"][1] + dy)
                 continue
             if pad["ref"] == "U1" and pad["net"] == GND and big > 0.9:
-                continue  # the module's ground plate: poured copper and stitching reach it
+                self.vias.append((GND, *pad["at"]))  # the module's ground plate: heat and ground go straight down
+                self.board.via(GND, *pad["at"])
+                continue
             for number in range(2 if pad["ref"] in HEAVY and pad["net"] != GND else 1):
                 if not self.pad(pad) and number == 0:
                     failed.append(f"{pad['ref']}.{pad['number']} {pad['net']}")
+        for x in range(3, int(WIDTH), 5):  # stitches between the ground areas
+            for y in range(3, int(HEIGHT), 5):
+                if self.free(x, y, VIA / 2, GND, "FB") and self.free(x, y, VIA / 2 + 0.25, "", "FB"):
+                    self.vias.append((GND, float(x), float(y)))
+                    self.board.via(GND, x, y)
         return failed
 
 
@@ -447,7 +454,7 @@ def pour(board: Board, net: str, layer: int, corners: tuple[tuple[float, float],
     for x, y in corners:
         outline.Append(at(x, y))
     zone.SetLocalClearance(mm(0.2 if layer in (pcbnew.In1_Cu, pcbnew.In2_Cu) else CLEARANCE))
-    zone.SetMinThickness(mm(0.2))
+    zone.SetMinThickness(mm(0.25))
     zone.SetThermalReliefGap(mm(0.2))
     zone.SetThermalReliefSpokeWidth(mm(0.25))
     zone.SetIslandRemovalMode(pcbnew.ISLAND_REMOVAL_MODE_ALWAYS)

@@ -262,6 +262,15 @@ for _number, (_net, _x, _y) in enumerate(
         (_x, _y, 0), side="B", label=_net,
     )  # fmt: skip
 
+
+def model_name(placed: Placed) -> str:
+    """The 3D body of a part: passives of one size share theirs."""
+    library, name = placed.part.footprint.split(":")
+    if library in ("Resistor_SMD", "Capacitor_SMD"):
+        return "_".join(name.split("_")[:2]).lower()
+    return placed.kind
+
+
 SHEETS = (
     ("power", "Power: USB-C, charger with power path, 3.3 V rail, fuel gauge"),
     ("module", "Module: ESP32-S3, slow clock, reset and boot, test points"),

@@ -80,7 +80,7 @@ SEVERITY = {
     "skew_out_of_range": "error",
     "diff_pair_gap_out_of_range": "error",
     "diff_pair_uncoupled_length_too_long": "error",
-    "copper_sliver": "error",
+    "copper_sliver": "warning",
     "silk_over_copper": "error",
     "silk_overlap": "error",
     "silk_edge_clearance": "error",

@@ -1,0 +1,111 @@
+"""3D bodies of the parts, made here from the package's size, so that the board's STEP needs nobody else's files.
+
+They are as large as the part may be (makers' maximum height, the footprint's own body outline), and as plain as that allows:
+what they are for is clearance. `models.py FOLDER` writes one STEP file a body. Needs build123d.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from build123d import Align, Axis, Box, Color, Compound, Cylinder, Pos, export_step, fillet
+
+from design import PARTS, Placed, model_name
+from sexpr import child, children, load
+
+FOOTPRINTS = Path(os.environ.get("KICAD9_FOOTPRINT_DIR", "/usr/share/kicad/footprints"))
+BLACK, METAL, CERAMIC, TIN = Color(0.08, 0.08, 0.09), Color(0.55, 0.56, 0.58), Color(0.72, 0.6, 0.45), Color(0.86, 0.86, 0.84)
+WHITE, BOARD, GOLD = Color(0.72, 0.7, 0.64), Color(0.05, 0.22, 0.14), Color(0.8, 0.66, 0.3)
+_LOW = (Align.CENTER, Align.CENTER, Align.MIN)
+
+
+def _coloured(shape: object, color: Color, label: str) -> object:
+    shape.color = color  # type: ignore[attr-defined]
+    shape.label = label  # type: ignore[attr-defined]
+    return shape
+
+
+def fab_box(footprint: str) -> tuple[float, float, float, float]:
+    """Left, bottom, right, top of the body in the footprint's fabrication layer (mm, y up)."""
+    library, name = footprint.split(":")
+    node = load(FOOTPRINTS / f"{library}.pretty" / f"{name}.kicad_mod")
+    xs, ys = [], []
+    for kind in ("fp_line", "fp_rect", "fp_poly"):
+        for shape in children(node, kind):
+            if child(shape, "layer")[1] != '"F.Fab"':
+                continue
+            points = [child(shape, "start"), child(shape, "end"), *children(child(shape, "pts") or [], "xy")]
+            xs += [float(point[1]) for point in points if point]
+            ys += [-float(point[2]) for point in points if point]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _block(left: float, bottom: float, right: float, top: float, low: float, high: float) -> object:
+    return Pos((left + right) / 2, (bottom + top) / 2, low) * Box(right - left, top - bottom, high - low, align=_LOW)
+
+
+def body(placed: Placed) -> Compound:
+    """The body of a part, standing on z = 0 with the footprint's origin."""
+    wide, deep, high = placed.part.body or (1, 1, 1)
+    name = model_name(placed)
+    if name == "module":
+        # Board 0.8 mm; can over the chip; the antenna end (y > 5.25) stays bare
+        base = _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, 0.8), BOARD, "board")
+        can = _block(-wide / 2 + 0.6, -deep / 2 + 0.6, wide / 2 - 0.6, 5.0, 0.8, high)
+        parts = [base, _coloured(fillet(can.edges().filter_by(Axis.Z), 0.5), METAL, "can")]
+    elif name == "usb":
+        shell = _block(-wide / 2, -3.65, wide / 2, deep - 3.65, 0, high)
+        shell = fillet(shell.edges().filter_by(Axis.Y), 1.2)
+        mouth = _block(-wide / 2 + 0.35, -3.65, wide / 2 - 0.35, 2.2, 0.35, high - 0.35)
+        shell -= fillet(mouth.edges().filter_by(Axis.Y), 0.9)
+        parts = [_coloured(shell, METAL, "shell"), _coloured(_block(-3.3, -3.0, 3.3, 2.2, high / 2 - 0.35, high / 2 + 0.35), BLACK, "tongue")]
+    elif name == "motor_pads":
+        parts = [_coloured(Cylinder(wide / 2, high, align=_LOW), METAL, "motor")]
+    elif name == "sos":
+        parts = [
+            _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, 1.2), BLACK, "switch"),
+            _coloured(Cylinder(0.75, high, align=_LOW), WHITE, "plunger"),
+        ]
+    elif name == "side":
+        parts = [
+            _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, high), BLACK, "switch"),
+            _coloured(_block(-0.8, deep / 2, 0.8, 2.05, 0.3, 1.3), WHITE, "plunger"),
+        ]
+    else:
+        left, bottom, right, top = fab_box(placed.part.footprint)
+        if name.startswith(("r_", "c_")):
+            cap = (right - left) * 0.25
+            middle = CERAMIC if name.startswith("c_") else BLACK
+            parts = [
+                _coloured(_block(left, bottom, left + cap, top, 0, high), TIN, "end"),
+                _coloured(_block(left + cap, bottom, right - cap, top, 0, high), middle, "body"),
+                _coloured(_block(right - cap, bottom, right, top, 0, high), TIN, "end"),
+            ]
+        else:
+            color = {"crystal": METAL, "microphone": METAL, "battery_socket": WHITE}.get(name, BLACK)
+            parts = [_coloured(_block(left, bottom, right, top, 0, high), color, name)]
+    return Compound(label=name, children=parts)
+
+
+def plain(text: str) -> str:
+    """A STEP file without the date and the names of the programs that wrote it."""
+    text = re.sub(r"FILE_NAME\(.*?\);", "FILE_NAME('','',(''),(''),'','','');", text, count=1, flags=re.S)
+    return re.sub(r"FILE_DESCRIPTION\(.*?\);", "FILE_DESCRIPTION((''),'2;1');", text, count=1, flags=re.S)
+
+
+def write(folder: Path) -> None:
+    """All bodies, one file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = set()
+    for placed in PARTS.values():
+        name = model_name(placed)
+        if placed.part.body and name not in done:
+            done.add(name)
+            file = folder / f"{name}.step"
+            export_step(body(placed), file)
+            file.write_text(plain(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
