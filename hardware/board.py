@@ -1,7 +1,7 @@
-"""Makes the board with KiCad's own Python: `board.py place FOLDER`, then the router, then `board.py finish FOLDER`.
+"""Makes the board with KiCad's own Python: `board.py place FOLDER`, the router, `board.py finish FOLDER`, `board.py fill FOLDER`.
 
 `place` puts the parts, the outline, the USB pair and a via beside every pad of a supply, and writes what the router has to
-know (`board.json`). `finish` reads `routes.json`, pours the copper and writes the legend. Needs Debian's `kicad`.
+know (`board.json`). `finish` reads `routes.json` and adds copper areas and legend, `fill` pours them. Needs Debian's `kicad`.
 """
 
 import json
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pcbnew
 import symbols
+from board_shape import ARM, FIDUCIALS, HEIGHT, HOLES, INNER, OUTLINE, WIDTH
 from design import GND, PARTS, V33, VBAT, VBUS, VSYS, model_name
 from rules import CLEARANCE, HOLE, NECK, PAIR_WIDTH, VIA, width
 from schematic import ROOT, ident
@@ -22,12 +23,6 @@ from schematic import ROOT, ident
 FOOTPRINTS = Path(os.environ.get("KICAD9_FOOTPRINT_DIR", "/usr/share/kicad/footprints"))
 ORIGIN = 50.0  # where the board's corner lies on KiCad's page, mm
 
-# The outline: an L around the battery, which lies right of the arm. Corners with their radius.
-WIDTH, ARM, INNER, HEIGHT = 53.0, 16.5, 54.5, 84.0
-OUTLINE = ((0, 0, 2.0), (ARM, 0, 1.0), (ARM, INNER, 1.5), (WIDTH, INNER, 1.0), (WIDTH, HEIGHT, 2.0), (0, HEIGHT, 2.0))
-# Pins of the case go through these holes: x, y, diameter. None within 15 mm of the antenna.
-HOLES = ((2.8, 8.0, 2.2), (50.2, 56.9, 1.6), (2.6, 79.6, 2.2))
-FIDUCIALS = ((2.0, 3.4), (51.0, 81.6), (14.4, 52.6))
 # Supplies share the third layer, each its own area; +3V3 has the rest
 AREAS = {
     VBAT: ((0.4, 14.6), (13.2, 14.6), (13.2, 19.4), (4.8, 19.4), (4.8, 56.0), (4.2, 57.0), (4.2, 67.9), (6.2, 70.0),
@@ -144,9 +139,10 @@ class Board:
                     one.SetVisible(False)
             part.Models().clear()
             if placed.part.body:
-                model = pcbnew.FP_3DMODEL()
-                model.m_Filename = f"${{KIPRJMOD}}/models/{model_name(placed)}.step"
-                part.Models().push_back(model)
+                for file in sorted((self.folder / "models").glob(f"{model_name(placed)}.*.step")):
+                    model = pcbnew.FP_3DMODEL()
+                    model.m_Filename = f"${{KIPRJMOD}}/models/{file.name}"
+                    part.Models().push_back(model)
             self.board.Add(part)
             x, y, turn = placed.board
             part.SetPosition(at(x, y))
@@ -546,9 +542,16 @@ def finish(folder: Path) -> None:
     for net, corners in AREAS.items():
         pour(board, net, pcbnew.In2_Cu, corners, 1)
     legend(board)
+    board.save()
+
+
+def fill(folder: Path) -> None:
+    """Pours the copper. Apart, and after `canon.board`: the filler's rounding follows the order of the identifiers."""
+    board = Board(folder)
+    board.load()
     pcbnew.ZONE_FILLER(board.board).Fill(board.board.Zones())
     board.save()
 
 
 if __name__ == "__main__":
-    {"place": place, "finish": finish}[sys.argv[1]](Path(sys.argv[2]))
+    {"place": place, "finish": finish, "fill": fill}[sys.argv[1]](Path(sys.argv[2]))

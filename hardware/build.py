@@ -86,6 +86,8 @@ def lay(folder: Path, work: Path) -> None:
     run(sys.executable, str(HERE / "router.py"), str(folder))
     run(KICAD_PYTHON, str(HERE / "board.py"), "finish", str(folder))
     canon.board(folder / "badge.kicad_pcb")
+    run(KICAD_PYTHON, str(HERE / "board.py"), "fill", str(folder))
+    canon.board(folder / "badge.kicad_pcb")
     for scratch in ("badge.net", "board.json", "routes.json"):
         shutil.move(folder / scratch, work / scratch)
     for leftover in ("badge.kicad_prl", "fp-info-cache"):

@@ -233,8 +233,8 @@ put("SW2", "side", {1: "SIDE_SW", 2: GND}, "senses", (76, 56), (51.4, 60.6, -90)
 put("R16", "r1k", {1: "SIDE_SW", 2: "SIDE_N"}, "senses", (86, 52), (47.8, 58.9, 180))
 put("R17", "r100k", {1: V33, 2: "SIDE_N"}, "senses", (92, 52), (45.0, 58.2, 180))
 put("C20", "c10n", {1: "SIDE_N", 2: GND}, "senses", (98, 52), (45.0, 59.8, 0))
-put("U7", "hall", {1: V33, 2: "LANYARD_N", 3: GND}, "senses", (22, 60), (14.4, 3.0, 90))
-put("C21", "c100n", {1: V33, 2: GND}, "senses", (46, 60), (11.6, 3.4, 90))
+put("U7", "hall", {1: V33, 2: "LANYARD_N", 3: GND}, "senses", (22, 60), (14.4, 2.5, 90))
+put("C21", "c100n", {1: V33, 2: GND}, "senses", (46, 60), (11.6, 2.9, 90))
 
 # Probes of the test fixture, bare copper on the back
 for _number, (_net, _x, _y) in enumerate(

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from build123d import Align, Axis, Box, Color, Compound, Cylinder, Pos, export_step, fillet
+from build123d import Align, Axis, Box, Color, Cylinder, Pos, export_step, fillet
 
 from design import PARTS, Placed, model_name
 from sexpr import child, children, load
@@ -45,47 +45,53 @@ def _block(left: float, bottom: float, right: float, top: float, low: float, hig
     return Pos((left + right) / 2, (bottom + top) / 2, low) * Box(right - left, top - bottom, high - low, align=_LOW)
 
 
-def body(placed: Placed) -> Compound:
-    """The body of a part, standing on z = 0 with the footprint's origin."""
+def bodies(placed: Placed) -> dict[str, object]:
+    """The pieces of a part by colour, standing on z = 0 with the footprint's origin. One file each: several colours in one
+    STEP file come out in another order every time."""
     wide, deep, high = placed.part.body or (1, 1, 1)
     name = model_name(placed)
     if name == "module":
-        # Board 0.8 mm; can over the chip; the antenna end (y > 5.25) stays bare
-        base = _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, 0.8), BOARD, "board")
+        # Board 0.8 mm; can over the chip; the antenna end (y > 5) stays bare
         can = _block(-wide / 2 + 0.6, -deep / 2 + 0.6, wide / 2 - 0.6, 5.0, 0.8, high)
-        parts = [base, _coloured(fillet(can.edges().filter_by(Axis.Z), 0.5), METAL, "can")]
-    elif name == "usb":
+        return {
+            "board": _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, 0.8), BOARD, "board"),
+            "can": _coloured(fillet(can.edges().filter_by(Axis.Z), 0.5), METAL, "can"),
+        }
+    if name == "usb":
         shell = _block(-wide / 2, -3.65, wide / 2, deep - 3.65, 0, high)
         shell = fillet(shell.edges().filter_by(Axis.Y), 1.2)
         mouth = _block(-wide / 2 + 0.35, -3.65, wide / 2 - 0.35, 2.2, 0.35, high - 0.35)
         shell -= fillet(mouth.edges().filter_by(Axis.Y), 0.9)
-        parts = [_coloured(shell, METAL, "shell"), _coloured(_block(-3.3, -3.0, 3.3, 2.2, high / 2 - 0.35, high / 2 + 0.35), BLACK, "tongue")]
-    elif name == "motor_pads":
-        parts = [_coloured(Cylinder(wide / 2, high, align=_LOW), METAL, "motor")]
-    elif name == "sos":
-        parts = [
-            _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, 1.2), BLACK, "switch"),
-            _coloured(Cylinder(0.75, high, align=_LOW), WHITE, "plunger"),
-        ]
-    elif name == "side":
-        parts = [
-            _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, high), BLACK, "switch"),
-            _coloured(_block(-0.8, deep / 2, 0.8, 2.05, 0.3, 1.3), WHITE, "plunger"),
-        ]
-    else:
-        left, bottom, right, top = fab_box(placed.part.footprint)
-        if name.startswith(("r_", "c_")):
-            cap = (right - left) * 0.25
-            middle = CERAMIC if name.startswith("c_") else BLACK
-            parts = [
-                _coloured(_block(left, bottom, left + cap, top, 0, high), TIN, "end"),
-                _coloured(_block(left + cap, bottom, right - cap, top, 0, high), middle, "body"),
-                _coloured(_block(right - cap, bottom, right, top, 0, high), TIN, "end"),
-            ]
-        else:
-            color = {"crystal": METAL, "microphone": METAL, "battery_socket": WHITE}.get(name, BLACK)
-            parts = [_coloured(_block(left, bottom, right, top, 0, high), color, name)]
-    return Compound(label=name, children=parts)
+        tongue = _block(-3.3, -3.0, 3.3, 2.2, high / 2 - 0.35, high / 2 + 0.35)
+        return {"shell": _coloured(shell, METAL, "shell"), "tongue": _coloured(tongue, BLACK, "tongue")}
+    if name == "motor_pads":
+        return {"motor": _coloured(Cylinder(wide / 2, high, align=_LOW), METAL, "motor")}
+    if name == "sos":
+        body = _block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, 1.2)
+        return {
+            "body": _coloured(body, BLACK, "body"),
+            "plunger": _coloured(Pos(0, 0, 1.2) * Cylinder(0.75, high - 1.2, align=_LOW), WHITE, "plunger"),
+        }
+    if name == "side":
+        return {
+            "body": _coloured(_block(-wide / 2, -deep / 2, wide / 2, deep / 2, 0, high), BLACK, "body"),
+            "plunger": _coloured(_block(-0.8, deep / 2, 0.8, 2.05, 0.3, 1.3), WHITE, "plunger"),
+        }
+    left, bottom, right, top = fab_box(placed.part.footprint)
+    if name.startswith(("r_", "c_")):
+        cap = (right - left) * 0.25
+        ends = _block(left, bottom, right, top, 0, high)
+        ends -= _block(left + cap, bottom - 1, right - cap, top + 1, high * 0.6, high + 1)
+        ends -= _block(left + cap, bottom - 1, right - cap, top + 1, -1, high * 0.4)
+        ends -= _block(left + cap, bottom - 1, right - cap, bottom + 0.1, -1, high + 1)
+        ends -= _block(left + cap, top - 0.1, right - cap, top + 1, -1, high + 1)
+        middle = _block(left + cap, bottom, right - cap, top, 0, high)
+        return {
+            "ends": _coloured(ends, TIN, "ends"),
+            "body": _coloured(middle - ends, CERAMIC if name.startswith("c_") else BLACK, "body"),
+        }
+    color = {"crystal": METAL, "microphone": METAL, "battery_socket": WHITE}.get(name, BLACK)
+    return {"body": _coloured(_block(left, bottom, right, top, 0, high), color, "body")}
 
 
 def plain(text: str) -> str:
@@ -102,9 +108,10 @@ def write(folder: Path) -> None:
         name = model_name(placed)
         if placed.part.body and name not in done:
             done.add(name)
-            file = folder / f"{name}.step"
-            export_step(body(placed), file)
-            file.write_text(plain(file.read_text(encoding="utf-8")), encoding="utf-8")
+            for piece, shape in bodies(placed).items():
+                file = folder / f"{name}.{piece}.step"
+                export_step(shape, file)
+                file.write_text(plain(file.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -166,6 +166,6 @@ LOOSE = (
      "https://www.rogerscorp.com/elastomeric-material-solutions/poron-industrial-polyurethanes", 1),
     ("Adhesive foam tape 0.1 mm under the battery, 30 x 45 mm", "tesa", "4980", "3M 467MP",
      "https://www.tesa.com/en/industry/tesa-4980.html", 1),
-    ("Magnet N42 disc 6 x 2 mm for the lanyard plug", "Supermagnete", "S-06-02-N", "any N42 6 x 2",
-     "https://www.supermagnete.de/eng/data_sheet_S-06-02-N.pdf", 2),
+    ("Magnet N42 disc 5 x 2 mm for the lanyard plug", "Supermagnete", "S-05-02-N", "any N42 5 x 2",
+     "https://www.supermagnete.de/eng/data_sheet_S-05-02-N.pdf", 2),
 )  # fmt: skip
