@@ -20,6 +20,9 @@ help:
 	@echo "make bench       every figure that is promised, measured, as JSON"
 	@echo "make soak        all drills ten times in random order with random seeds (ROUNDS=10)"
 	@echo "make pictures    the drawings and screenshots of the documentation"
+	@echo "make drawings    only the drawings, from the tables of the state machines"
+	@echo "make vectors     the test vectors of the protocol, after a wanted change of it"
+	@echo "make fuzz        random bytes for every decoder, on both interpreters (SECONDS=60)"
 	@echo "make clean       removes the environment and everything that was built"
 
 $(BIN)/python:
@@ -65,6 +68,23 @@ bench: $(DEV)
 .PHONY: soak
 soak: $(DEV)
 	@exec $(BIN)/tocsin-drill soak tests/drills --rounds $(or $(ROUNDS),10)
+
+.PHONY: drawings
+drawings: $(DEV)
+	@$(BIN)/python docs/drawings.py
+
+.PHONY: pictures
+pictures: drawings
+	@$(BIN)/python docs/pictures.py
+
+.PHONY: vectors
+vectors: $(DEV)
+	@$(BIN)/python tests/protocol/make_vectors.py
+
+.PHONY: fuzz
+fuzz: $(DEV)
+	@$(BIN)/python tests/protocol/fuzz_decoders.py . $(or $(SECONDS),60) $$$$
+	@$(BIN)/micropython tests/protocol/fuzz_decoders.py $(CURDIR) $(or $(SECONDS),60) $$$$
 
 .PHONY: clean
 clean:

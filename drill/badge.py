@@ -90,9 +90,6 @@ class BadgeClient:
         """Does one act of drill.md and returns when it is complete. Raises BadgeRefused."""
         await self._post("/do", {"do": act, **arguments}, LONGEST_ACT_S)
 
-    async def provision(self, record: dict[str, Any]) -> dict[str, Any]:
-        return await self._post("/provision", record)
-
     async def state(self) -> dict[str, Any]:
         try:
             reply = await self._client.get("/state")

@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(WRONG_FILE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0 all held, 1 something failed, 2 the file is wrong, 3 a part did not start."""
     parser = _Parser(prog="tocsin-drill", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     soak.add_argument("--at-once", type=int, default=2, metavar="N", help="drills at the same time (default 2)")
     soak.add_argument("--keep", type=Path, default=Path("var/soak"), metavar="DIR", help="reports of failures")
     arguments = parser.parse_args(argv)
-    sys.exit({"run": _run, "demo": _demo, "soak": _soak}[arguments.command](arguments))
+    return {"run": _run, "demo": _demo, "soak": _soak}[arguments.command](arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -153,4 +153,4 @@ def until_interrupted(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

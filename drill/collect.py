@@ -25,6 +25,8 @@ from protocol.patterns import TABLE as PATTERNS
 HOLD_LATE_S, HOLD_EARLY_S = 0.5, 0.1
 # after the last touch of another gesture the badge waits whether there is more to come
 GESTURE_S = 1.5
+# badge and station count the same interval from the arming of a visit, each by its own clock
+SAME_DEADLINE_S = 10.0
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Reader:
                 complete = self._complete(at)
                 self.told.raised[identity] = Raised(self.badge.id, fields["kind"], identity, complete)
         elif name == "booted":
-            self.boot = int(fields["boot"])
+            self.boot = int(fields["boot"][:4], 16)
         elif name == "capture" and fields["state"] == "start" and self.capture is not None:
             self.capture.boot, self.capture.number = self.boot, int(fields["n"])
         elif name == "fault" and not self.badge.broken:
@@ -168,6 +170,8 @@ async def collect(play: Play, keep: Path | None) -> Report:
     known = {alarm["identity"] for alarm in alarms}
     known |= {signal["identity"] for alarm in alarms for signal in alarm["signals"]}
     for raised in news.raised.values():
+        if raised.kind == "missed_check_in" and any(_same_deadline(raised, entry, zero) for entry in report.alarms):
+            known.add(raised.identity)
         if raised.identity not in known:
             lost = Alarm(raised.badge, raised.kind, raised.identity, raised.identity.replace("/", "-"))
             lost.pressed_at = raised.at - zero
@@ -204,6 +208,13 @@ async def collect(play: Play, keep: Path | None) -> Report:
     for trouble in stage.troubles:
         report.errors.append(Problem(trouble.at - zero, trouble.part, trouble.text))
     return report
+
+
+def _same_deadline(raised: Raised, alarm: Alarm, zero: float) -> bool:
+    """Whether the station's own clock raised what a badge raised that could not say so: the same missed check-in."""
+    if (alarm.badge, alarm.kind) != (raised.badge, raised.kind) or alarm.pressed_at is None:
+        return False
+    return abs(alarm.pressed_at - (raised.at - zero)) <= SAME_DEADLINE_S
 
 
 def _alarm(alarm: dict[str, Any], play: Play, news: Told, names: dict[int, str], visits: Any, since: Any) -> Alarm:

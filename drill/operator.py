@@ -166,7 +166,8 @@ class Operator:
         elif name == "snapshot":
             shown = {alarm["id"] for alarm in body["alarms"]}
             for alarm in body["alarms"]:
-                await self._learn(alarm, now, rang=True)
+                # one that this console has shown before does not ring again
+                await self._learn(alarm, now, rang=alarm["id"] not in self.seen)
             for seen in self.seen.values():
                 # closed while this console was away
                 if seen.alarm["open"] and seen.alarm["id"] not in shown:

@@ -23,10 +23,12 @@ from drill.operator import Operator
 from drill.processes import DidNotStart, Part, Port, command
 from drill.scenario import Badge, Hub, Scenario
 from drill.uplink import Uplink
+from firmware.tools import provision
 
 # a badge is heard, connected, enrolled and proved in some seconds; with several of them on two busy cores in more
 ENROL_S = 60.0
 PROTECTED_S = 60.0
+BOOT_S = 30.0
 POLL_S = 0.1
 
 Tell = Callable[[str], None]
@@ -116,6 +118,7 @@ class Stage:
         self.station = Station(secrets.token_urlsafe(24))
         self.password = secrets.token_urlsafe(9)
         self.station_key = ""
+        self.broker_kind = ""
         self._air: AirControl | None = None
         self._ports: dict[str, Port] = {}
 
@@ -127,7 +130,7 @@ class Stage:
     def complain(self, part: str, text: str) -> None:
         self.troubles.append(Trouble(time.monotonic(), part, text))
 
-    def _port(self, name: str) -> int:
+    def port(self, name: str) -> int:
         if name not in self._ports:
             self._ports[name] = Port()
         return self._ports[name].number
@@ -162,29 +165,30 @@ class Stage:
         await _together(self._enrol(badge) for badge in self.scenario.badges)
 
     async def _start_air(self) -> None:
-        part = self._part("air", [*command("tocsin-air"), "run", "--port", str(self._port("air"))])
+        part = self._part("air", [*command("tocsin-air"), "run", "--port", str(self.port("air"))])
         await part.start()
-        self._air = await AirControl.connect(self._port("air"))
+        self._air = await AirControl.connect(self.port("air"))
         await self._air.seed(self.scenario.seed)
 
     async def _start_broker(self) -> None:
-        arguments = ["broker", "--port", str(self._port("broker")), "--kind", self.scenario.broker]
-        part = self._part("broker", [*command("tocsin-station"), *arguments, "--dir", str(self.folder / "broker")])
+        arguments = ["broker", "--port", str(self.port("broker")), "--kind", self.scenario.broker]
+        part = self._part("broker", [*command("tocsin-station"), *arguments])
         ready = await part.start()
-        self.tell(f"broker: {ready.get('kind', 'ready')} on port {self._port('broker')}")
+        self.broker_kind = str(ready["kind"])
+        self.tell(f"broker: {self.broker_kind} on port {self.port('broker')}")
 
     async def _start_station(self) -> None:
         names = [f"station:{number}" for number in range(1, self.scenario.workers + 1)]
         for name in names:
             # one after the other: the first makes the database
             await self._start_worker(name)
-        self.station.urls = [f"http://127.0.0.1:{self._port(name)}" for name in names]
+        self.station.urls = [f"http://127.0.0.1:{self.port(name)}" for name in names]
         self.tell(f"station: console at {self.console}")
 
     @property
     def console(self) -> str:
         """The address of the operators' console."""
-        return f"http://127.0.0.1:{self._port('station:1')}"
+        return f"http://127.0.0.1:{self.port('station:1')}"
 
     async def _start_worker(self, name: str) -> None:
         operators = "".join(
@@ -192,9 +196,9 @@ class Stage:
         )
         config = self._config(
             name.replace(":", "-"),
-            f"[station]\nport = {self._port(name)}\ndir = {_quoted(self.folder / 'station')}\n"
+            f"[station]\nport = {self.port(name)}\ndir = {_quoted(self.folder / 'station')}\n"
             f'api_token = "{self.station.token}"\n'
-            f'[broker]\nhost = "127.0.0.1"\nport = {self._port("broker")}\n{operators}',
+            f'[broker]\nhost = "127.0.0.1"\nport = {self.port("broker")}\n{operators}',
         )
         part = self._part(name, [*command("tocsin-station"), "run", "--config", config])
         ready = await part.start()
@@ -202,7 +206,7 @@ class Stage:
 
     async def _start_badge(self, badge: Badge) -> None:
         name = f"badge:{badge.id}"
-        arguments = ["--air", f"127.0.0.1:{self._port('air')}", "--name", name, "--port", str(self._port(name))]
+        arguments = ["--air", f"127.0.0.1:{self.port('air')}", "--name", name, "--port", str(self.port(name))]
         arguments += ["--dir", str(self.folder / f"badge-{badge.id}")]
         if badge.microphone is not None:
             arguments += ["--microphone", str(badge.microphone)]
@@ -210,7 +214,7 @@ class Stage:
             arguments += ["--broken", broken]
         part = self._part(name, [*command("tocsin-badge"), "emulate", *arguments])
         await part.start()
-        client = BadgeClient(badge.id, f"http://127.0.0.1:{self._port(name)}", self.complain, self.on_event)
+        client = BadgeClient(badge.id, f"http://127.0.0.1:{self.port(name)}", self.complain, self.on_event)
         self.badges[badge.id] = client
         await client.attach()
         self.tell(f"badge {badge.id}: panel at {client.url}")
@@ -219,18 +223,29 @@ class Stage:
         """Keys are made once and go to the station and the badge and nowhere else."""
         client = self.badges[badge.id]
         try:
-            record = await self.station.post("/api/badges", {"wearer": badge.wearer, "settings": badge.settings})
-            client.number = int(record["badge"])
-            await client.provision({**record, "settings": badge.settings})
-        except (RuntimeError, httpx.HTTPError, BadgeRefused) as error:
+            record = await asyncio.to_thread(
+                provision.register, self.console, self.station.token, badge.wearer, dict(badge.settings)
+            )
+            client.number = record.badge
+            await asyncio.to_thread(provision.to_panel, record, client.url)
+        except provision.ProvisionError as error:
             raise DidNotStart(f"badge {badge.id} could not be provisioned: {error}") from None
+        number = str(record.badge)
+
+        def booted(event: dict[str, Any]) -> bool:
+            return bool(event["type"] == "trace" and event["name"] == "booted" and event["fields"]["badge"] == number)
+
+        if not await client.wait_for(booted, BOOT_S):
+            raise DidNotStart(f"badge {badge.id} did not start with its keys within {BOOT_S:g} s")
 
     async def _start_hub(self, hub: Hub) -> None:
         name = f"hub:{hub.id}"
-        uplink = self.uplinks[hub.id] = Uplink(self._port("broker"))
+        uplink = self.uplinks[hub.id] = Uplink(self.port("broker"))
         await uplink.start()
         numbers = [self.badges[badge].number for badge in hub.badges]
         place = ""
+        # amqtt does not answer an MQTT 5 client at all; a hub finds that out by itself, a second later
+        version = "3.1.1" if self.broker_kind == "amqtt" else "auto"
         if hub.location is not None:
             place = f'[location]\nfixed = "{hub.location}"\n'
         elif hub.nmea is not None:
@@ -239,8 +254,8 @@ class Stage:
             f"hub-{hub.id}",
             f'[hub]\ndir = {_quoted(self.folder / f"hub-{hub.id}")}\nname = "{hub.id}"\n'
             f"enrol = {numbers}\nclock_offset = {hub.clock_offset}\n"
-            f'[radio]\nair = "127.0.0.1:{self._port("air")}"\nname = "{name}"\n'
-            f'[mqtt]\nhost = "127.0.0.1"\nport = {uplink.port}\n'
+            f'[radio]\nair = "127.0.0.1:{self.port("air")}"\nname = "{name}"\n'
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {uplink.port}\nversion = "{version}"\n'
             f'[station]\nkey = "{self.station_key}"\n{place}',
         )
         part = self._part(name, [*command("tocsin-hub"), "run", "--config", config])
@@ -346,12 +361,20 @@ class Stage:
 
     # the way down
 
+    def _keep_events(self, badge: BadgeClient) -> None:
+        """What a badge said is as good as a log: motor, buttons, serial console."""
+        lines = "".join(f"{event['at']:.4f} {json.dumps(event)}\n" for event in badge.events)
+        file = self.folder / "logs" / f"badge-{badge.id}.events"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(lines, encoding="utf-8")
+
     async def stop(self) -> None:
         """Everything gone, from the edges inward, so that nobody complains about a partner who left first."""
         for operator in self.operators.values():
             await operator.die()
         for badge in self.badges.values():
             await badge.close()
+            self._keep_events(badge)
         for kind in ("badge:", "hub:", "station:", "broker", "air"):
             await asyncio.gather(*(part.stop() for name, part in self.parts.items() if name.startswith(kind)))
         for uplink in self.uplinks.values():

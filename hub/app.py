@@ -19,6 +19,7 @@ from bleak.backends.device import BLEDevice
 from hub import health
 from hub.audio import Packets, Spool
 from hub.beacons import Listener
+from hub.broadcast import Broadcaster
 from hub.clock import Clock
 from hub.config import Config
 from hub.control import Control
@@ -31,6 +32,7 @@ from hub.radio import Radio
 from hub.roster import Roster
 from hub.uplink import Broker, Uplink
 from protocol import kinds, link, relay
+from protocol.beacon import Beacon
 from protocol.crypto import Forged
 from protocol.events import Malformed
 
@@ -38,11 +40,13 @@ logger = logging.getLogger("hub")
 
 EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
 PROOF_MS = 12_000  # the station answers every STATUS, and each badge sends one at least every 5 s
-HEALTH_S = 5.0
+HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
+SESSION_FIRST_S = 0.15  # a badge with a session is heard by beacon first, and would be told of by two messages
+RECENT_MS = 15_000  # a session repeats an event every 5 s; what it has not for so long is relayed by beacon again
 REFUSED_MS = 60_000  # see Hub._rejected
-REFUSED_MAX = 256
+REMEMBERED = 256
 
 # whose facts carry the place: what belongs to an alarm or a visit, and nothing else
 PLACED = frozenset(
@@ -83,6 +87,7 @@ class Hub:
             self._established,
             lambda badge: self._health_soon(),
         )
+        self.broadcaster = Broadcaster(self.radio, self.clock, self.roster.established)
         self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work)
         self.spool = Spool(
             config.dir / "audio.db",
@@ -113,7 +118,8 @@ class Hub:
         self._work_wake = asyncio.Event()
         self._health_wake = asyncio.Event()
         self._hurried_ms = -HURRY_MS
-        # beacons that were forwarded, so that the rejection of a forged one is not taken for its event's
+        # when each event last came by a session, and by beacon
+        self._events: dict[tuple[int, bytes], int] = {}
         self._beacons: dict[tuple[int, bytes], int] = {}
         if self.keys.problem:
             logger.warning("keys: %s", self.keys.problem)
@@ -132,6 +138,7 @@ class Hub:
                 ("uplink", self.uplink.run()),
                 ("radio", self.radio.run()),
                 ("badges", self.roster.run()),
+                ("answers", self.broadcaster.run()),
                 ("sender", self._send()),
                 ("health", self._tell_health()),
                 ("hello", self._tell_hello()),
@@ -150,10 +157,9 @@ class Hub:
                 raise RuntimeError(f"{job.get_name()} has ended")
         finally:
             # badges first, so that they look for another hub at once; the broker connection ends with a word
-            for name in ("radio", "badges", "location", "sender", "health", "hello", "uplink", "outbox", "audio"):
-                if name in jobs:
-                    jobs[name].cancel()
-            await asyncio.gather(*jobs.values(), return_exceptions=True)
+            for name in ("answers", "badges", "radio", *jobs):
+                jobs[name].cancel()
+                await asyncio.wait({jobs[name]})
             await control.close()
             await self.keeper.close()
             await self.spool.close()
@@ -168,10 +174,18 @@ class Hub:
         self.roster.heard(found, heard.new, device, rssi)
         if not heard.relay:
             return
-        known = (found.badge, found.ident, relay.EVENT) in self.keeper.queue
-        if known and self.roster.established(found.badge):
-            return  # its session carries it better
-        self._remember_beacon(found.badge, found.ident)
+        if self.roster.established(found.badge):
+            # the advertisement may be a connection interval ahead of the same event in the session
+            asyncio.get_running_loop().call_later(SESSION_FIRST_S, self._relay, found)
+        else:
+            self._relay(found)
+
+    def _relay(self, found: Beacon) -> None:
+        """Take custody of a beacon, unless its event came by the session."""
+        event = self._events.get((found.badge, found.ident))
+        if event is not None and self.clock.now_ms() - event < RECENT_MS and self.roster.established(found.badge):
+            return
+        _remember(self._beacons, (found.badge, found.ident), self.clock.now_ms())
         self.keeper.take(
             found.badge,
             found.ident,
@@ -188,6 +202,7 @@ class Hub:
                 seen_as, ident, age, battery, flags, blob = link.unpack_event(body)
                 payload = relay.pack_event(badge, seen_as, ident, age, battery, flags, blob)
                 self.roster.battery(badge, battery)
+                _remember(self._events, (badge, ident), self.clock.now_ms())
                 self.keeper.take(badge, ident, relay.EVENT, seen_as, payload, self._facts(badge, seen_as))
             elif kind == link.TELEMETRY:
                 battery, blob = link.unpack_telemetry(body)
@@ -239,15 +254,17 @@ class Hub:
     def _pump(self) -> None:
         queue = self.keeper.queue
         if not self.uplink.ready:
-            if queue.alarm_waits():
-                self.uplink.hurry()
             return
         now = self.clock.now_ms()
         for row in queue.due(now, EVENTS_FLYING):
             alarm = kinds.priority(row.kind) == kinds.PRIORITY_ALARM
             if self._flying >= EVENTS_FLYING * (2 if alarm else 1):
                 break
-            message = self.envelope.up(row.form, row.payload, json.loads(row.facts), self.keeper.aged(row))
+            held_ms, certain = self.keeper.held(row)
+            facts = json.loads(row.facts)
+            if not certain:
+                facts["uncertain"] = True
+            message = self.envelope.up(row.form, row.payload, facts, held_ms)
             if not self.uplink.publish("up/event", message, 1, self._landing()):
                 break
             self._flying += 1
@@ -324,6 +341,8 @@ class Hub:
                 self.spool.receipt(*relay.unpack_audio_receipt(message.payload))
             elif message.type == relay.DOWN:
                 self._pass_on(*relay.unpack_down_badge(message.payload))
+            elif message.type == relay.ANSWER:
+                self.broadcaster.answer(*relay.unpack_down_badge(message.payload))
             elif message.type == relay.KEYS:
                 if self.keys.open(self.identity, message.payload):
                     logger.info("keys: %d group keys, %d badges enrolled", len(self.keys.groups), len(self.keys.links))
@@ -355,12 +374,6 @@ class Hub:
         self.counters["rejected"] += 1
         self.keeper.retire(badge, ident, forms)
         self._pass_on(badge, blob)
-
-    def _remember_beacon(self, badge: int, ident: bytes) -> None:
-        self._beacons.pop((badge, ident), None)
-        self._beacons[(badge, ident)] = self.clock.now_ms()
-        while len(self._beacons) > REFUSED_MAX:
-            del self._beacons[next(iter(self._beacons))]
 
     def _check_proof(self) -> None:
         """Is there proof of the station? Badges are told when that changes."""
@@ -404,6 +417,13 @@ class Hub:
     def status(self) -> dict[str, Any]:
         """Everything that a technician may know about the running hub."""
         return health.status(self)
+
+
+def _remember(times: dict[tuple[int, bytes], int], key: tuple[int, bytes], now_ms: int) -> None:
+    times.pop(key, None)
+    times[key] = now_ms
+    while len(times) > REMEMBERED:
+        del times[next(iter(times))]
 
 
 def void(_: object) -> None:

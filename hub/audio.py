@@ -4,8 +4,8 @@ The hub cannot hear what it carries. A packet is published in the next batch aft
 or not; the badge is told of it (AUDIO_ACK) when it is stored, and may then forget it; the station's receipt deletes
 it here. What was not delivered live goes out as backlog, when no alarm waits and the network has room.
 
-A capture may have begun with another hub. So where packet 0 does not come, acknowledging waits for BASE_MS and then
-begins with the lowest packet seen: the badge has got rid of everything below it elsewhere.
+A capture may have begun with another hub, or before this one was killed. So what is acknowledged begins with the lowest
+packet that came: the badge, which sends its oldest one first, has got rid of everything below it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from hub.audiostore import AudioStore, CaptureKey, Change
 from hub.clock import Clock
 from hub.outbox import StoreFailed
+from hub.ranges import Ranges
 from protocol import link
 
 logger = logging.getLogger("hub.audio")
@@ -31,10 +32,10 @@ BATCH = 8  # packets in one message: about 2 kB
 LIVE_BYTES = 65_536  # given to the broker and not yet taken by it; beyond this even live sound waits its turn
 BACKLOG_BYTES = 16_384  # the same for backlog: what an alarm may find before it on a slow network
 RESEND_MS = 4000  # until a packet without receipt is sent again
-BASE_MS = 1000
+REPEAT_MS = 1000  # acknowledgements may be lost: the last one is repeated
+ACTIVE_MS = 10_000  # while packets of the capture came in this time
 UNSTORED_MAX = 2400  # packets kept in memory while the disk fails: a minute of one badge
-AHEAD_MAX = 200_000  # packets beyond a gap, 80 minutes
-SCAN = 2000  # packet numbers looked at in one tick
+GAPS_MAX = 1000  # in one capture; a badge that leaves more sends again what it did not get acknowledged
 USED_EVERY_S = 5.0
 IDLE_MS = 600_000  # a capture that is delivered and silent is forgotten
 
@@ -42,21 +43,16 @@ IDLE_MS = 600_000  # a capture that is delivered and silent is forgotten
 @dataclass
 class _Capture:
     key: CaptureKey
-    first_ms: int
-    next_index: int | None = None
-    beyond: set[int] = field(default_factory=set)
-    live: Packets = field(default_factory=list)
+    have: Ranges = field(default_factory=Ranges)  # stored here at some time, also what is delivered since
+    stored: Ranges = field(default_factory=Ranges)  # on disk, and not delivered
     unstored: dict[int, bytes] = field(default_factory=dict)
-    stored: set[int] = field(default_factory=set)
+    live: Packets = field(default_factory=list)
     delivered: list[tuple[int, int]] = field(default_factory=list)
     sent: dict[int, int] = field(default_factory=dict)
     cursor: int = 0
     touched_ms: int = 0
+    acknowledged_ms: int = 0
     acknowledge: bool = False
-
-    def has(self, index: int) -> bool:
-        known = self.next_index is not None and index < self.next_index
-        return known or index in self.beyond or index in self.unstored
 
 
 class Spool:
@@ -95,13 +91,8 @@ class Spool:
         """Read what an earlier run left; never raises for a bad file or disk."""
         now = self._clock.now_ms()
         try:
-            for stored in self._store.load():
-                capture = _Capture(stored.key, now, touched_ms=now)
-                capture.stored = set(stored.positions)
-                capture.beyond = {p for p in stored.positions if p >= stored.next_index}
-                if stored.next_index or 0 in capture.beyond:
-                    capture.next_index = stored.next_index
-                self._captures[stored.key] = capture
+            for key, positions in self._store.load().items():
+                self._captures[key] = _Capture(key, Ranges(positions), Ranges(positions), touched_ms=now - ACTIVE_MS)
         except StoreFailed as failed:
             self._failed(failed)
         if self._store.set_aside:
@@ -114,17 +105,17 @@ class Spool:
 
     def received(self, badge: int, boot: bytes, number: int, index: int, sealed: bytes) -> None:
         """A packet from a badge, in any order, any number of times."""
-        now = self._clock.now_ms()
-        capture = self._captures.get((badge, boot, number))
+        key = (badge, boot, number)
+        capture = self._captures.get(key)
         if capture is None:
-            capture = self._captures[(badge, boot, number)] = _Capture((badge, boot, number), now)
-        capture.touched_ms = now
+            capture = self._captures[key] = _Capture(key)
+        capture.touched_ms = self._clock.now_ms()
         capture.acknowledge = True
         self._wake.set()
-        if capture.has(index):
+        if index in capture.have or index in capture.unstored:
             return
         capture.live.append((index, sealed))
-        if self.full or len(capture.beyond) >= AHEAD_MAX:
+        if self.full or capture.have.gaps() >= GAPS_MAX:
             return  # not stored, so not acknowledged: the badge keeps it
         capture.unstored[index] = sealed
         if self.problem and len(capture.unstored) > UNSTORED_MAX:
@@ -136,10 +127,9 @@ class Spool:
         if capture is None:
             return
         for first, last in ranges:
-            inside = {p for p in capture.stored if first <= p <= last} if last - first > SCAN else None
-            for index in inside if inside is not None else range(first, last + 1):
-                capture.stored.discard(index)
-                capture.sent.pop(index, None)
+            capture.stored.remove(first, last)
+            for index in [index for index in capture.sent if first <= index <= last]:
+                del capture.sent[index]
             capture.delivered.append((first, last))
         self._wake.set()
 
@@ -161,7 +151,7 @@ class Spool:
             await self._commit()
             await self._send_backlog()
             self._forget()
-            if any(c.live or c.unstored or c.delivered or c.stored for c in self._captures.values()):
+            if self._captures:
                 self._wake.set()
 
     async def close(self) -> None:
@@ -210,7 +200,7 @@ class Spool:
                     self._failed(failed)
                     return
                 if not packets:
-                    capture.stored.difference_update(wanted)  # set aside with a damaged file
+                    capture.stored.remove(wanted[0], wanted[-1])  # set aside with a damaged file
                 elif not self._send(capture, packets):
                     capture.cursor = wanted[0]
                     return
@@ -218,14 +208,13 @@ class Spool:
     def _overdue(self, capture: _Capture, now_ms: int) -> list[int]:
         """The next packets of the backlog; the search goes on where it ended."""
         wanted: list[int] = []
-        last = max(capture.stored)
-        for _ in range(SCAN):
-            if capture.cursor > last:
-                capture.cursor = min(capture.stored)
+        for _ in range(BATCH + len(capture.sent) + 1):
+            index = capture.stored.following(capture.cursor)
+            if index is None:
+                capture.cursor = 0
                 break
-            index = capture.cursor
-            capture.cursor += 1
-            if index in capture.stored and now_ms - capture.sent.get(index, now_ms - RESEND_MS) >= RESEND_MS:
+            capture.cursor = index + 1
+            if now_ms - capture.sent.get(index, now_ms - RESEND_MS) >= RESEND_MS:
                 wanted.append(index)
                 if len(wanted) == BATCH:
                     break
@@ -234,13 +223,10 @@ class Spool:
     # ------------------------------------------------------------------ storing
 
     async def _commit(self) -> None:
-        now = self._clock.now_ms()
         changes: dict[CaptureKey, Change] = {}
-        positions: dict[CaptureKey, int | None] = {}
         for key, capture in self._captures.items():
-            if capture.unstored or capture.delivered or (capture.next_index is None and capture.beyond):
-                positions[key] = _position(capture, now)
-                changes[key] = Change(sorted(capture.unstored.items()), positions[key] or 0, capture.delivered)
+            if capture.unstored or capture.delivered:
+                changes[key] = Change(list(capture.unstored.items()), capture.delivered)
                 capture.delivered = []
         if changes:
             loop = asyncio.get_running_loop()
@@ -255,13 +241,22 @@ class Spool:
                 logger.info("disk: takes sound again")
                 self.problem = ""
             for key, change in changes.items():
-                _stored(self._captures[key], change, positions[key])
+                _stored(self._captures[key], change)
             await self._measure()
         for capture in self._captures.values():
-            if capture.acknowledge and capture.next_index is not None:
-                capture.acknowledge = False
-                badge, boot, number = capture.key
-                self._acknowledge(badge, link.pack_audio_ack(boot, number, capture.next_index, _bits(capture)))
+            self._acknowledge_what_is_stored(capture)
+
+    def _acknowledge_what_is_stored(self, capture: _Capture) -> None:
+        now = self._clock.now_ms()
+        repeat = now - capture.touched_ms < ACTIVE_MS and now - capture.acknowledged_ms >= REPEAT_MS
+        if not capture.have or not (capture.acknowledge or repeat):
+            return
+        capture.acknowledge = False
+        capture.acknowledged_ms = now
+        badge, boot, number = capture.key
+        following = capture.have.first_missing()
+        beyond = sum(1 << bit for bit in range(64) if following + 1 + bit in capture.have)
+        self._acknowledge(badge, link.pack_audio_ack(boot, number, following, beyond))
 
     async def _measure(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -291,38 +286,11 @@ class Spool:
         self.problem = str(failed)
 
 
-def _position(capture: _Capture, now_ms: int) -> int | None:
-    """Below which everything will be stored once the unstored packets are; None while it cannot be said."""
-    position = capture.next_index
-    if position is None:
-        if 0 in capture.beyond or 0 in capture.unstored:
-            position = 0
-        elif now_ms - capture.first_ms >= BASE_MS:
-            position = min(capture.beyond | capture.unstored.keys(), default=None)
-        if position is None:
-            return None
-    while position in capture.beyond or position in capture.unstored:
-        position += 1
-    return position
-
-
-def _stored(capture: _Capture, change: Change, position: int | None) -> None:
+def _stored(capture: _Capture, change: Change) -> None:
     """A change is on disk."""
     delivered = change.delivered + capture.delivered
     for index, _ in change.packets:
         capture.unstored.pop(index, None)
-        capture.beyond.add(index)
+        capture.have.add(index)
         if not any(first <= index <= last for first, last in delivered):
             capture.stored.add(index)
-    if position is None:
-        return
-    if capture.next_index is None:
-        capture.next_index = min(capture.beyond, default=position)
-    while capture.next_index < position:
-        capture.beyond.discard(capture.next_index)
-        capture.next_index += 1
-
-
-def _bits(capture: _Capture) -> int:
-    first = (capture.next_index or 0) + 1
-    return sum(1 << bit for bit in range(64) if first + bit in capture.beyond)

@@ -15,12 +15,10 @@ from pathlib import Path
 
 from hub.outbox import StoreFailed, damaged, open_database, set_aside
 
-REMEMBERED = 256  # captures without packets whose acknowledged position is kept
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS captures (
     id INTEGER PRIMARY KEY, badge INTEGER NOT NULL, boot BLOB NOT NULL, number INTEGER NOT NULL,
-    next_index INTEGER NOT NULL, UNIQUE (badge, boot, number)
+    UNIQUE (badge, boot, number)
 );
 CREATE TABLE IF NOT EXISTS packets (
     capture INTEGER NOT NULL, position INTEGER NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (capture, position)
@@ -32,20 +30,10 @@ CaptureKey = tuple[int, bytes, int]
 
 @dataclass
 class Change:
-    """What one transaction does to a capture: packets that came, the acknowledged position, ranges delivered."""
+    """What one transaction does to a capture: packets that came, and ranges that were delivered."""
 
     packets: list[tuple[int, bytes]]
-    next_index: int
     delivered: list[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A capture on disk: the position below which everything was stored, and the packets that still wait."""
-
-    key: CaptureKey
-    next_index: int
-    positions: list[int]
 
 
 class AudioStore:
@@ -56,8 +44,8 @@ class AudioStore:
         self.set_aside: Path | None = None
         self._database: sqlite3.Connection | None = None
 
-    def load(self) -> list[Stored]:
-        """What waits, oldest capture first; a damaged file is set aside."""
+    def load(self) -> dict[CaptureKey, list[int]]:
+        """The numbers of the packets that wait, by capture, the oldest first; a damaged file is set aside."""
         try:
             try:
                 return self._load()
@@ -73,7 +61,7 @@ class AudioStore:
             database = self._open()
             with database:
                 for key, change in changes.items():
-                    database.execute("INSERT OR IGNORE INTO captures VALUES (NULL, ?, ?, ?, 0)", key)
+                    database.execute("INSERT OR IGNORE INTO captures VALUES (NULL, ?, ?, ?)", key)
                     capture = self._find(database, key)
                     database.executemany(
                         "INSERT OR IGNORE INTO packets VALUES (?, ?, ?)",
@@ -83,9 +71,8 @@ class AudioStore:
                         database.execute(
                             "DELETE FROM packets WHERE capture = ? AND position BETWEEN ? AND ?", (capture, first, last)
                         )
-                    database.execute(
-                        "UPDATE captures SET next_index = max(next_index, ?) WHERE id = ?", (change.next_index, capture)
-                    )
+                # a capture whose packets are all delivered leaves nothing behind
+                database.execute("DELETE FROM captures WHERE id NOT IN (SELECT capture FROM packets)")
         except sqlite3.Error as problem:
             self._fail(problem)
             raise StoreFailed(str(problem)) from problem
@@ -127,23 +114,12 @@ class AudioStore:
                 self._database.close()
             self._database = None
 
-    def _load(self) -> list[Stored]:
+    def _load(self) -> dict[CaptureKey, list[int]]:
         database = self._open()
-        with database:
-            database.execute(
-                "DELETE FROM captures WHERE id NOT IN (SELECT capture FROM packets)"
-                " AND id <= (SELECT max(id) FROM captures) - ?",
-                (REMEMBERED,),
-            )
-        stored = []
-        for id_, badge, boot, number, next_index in database.execute(
-            "SELECT id, badge, boot, number, next_index FROM captures ORDER BY id"
-        ):
-            positions = [
-                row[0]
-                for row in database.execute("SELECT position FROM packets WHERE capture = ? ORDER BY position", (id_,))
-            ]
-            stored.append(Stored((badge, boot, number), next_index, positions))
+        stored: dict[CaptureKey, list[int]] = {}
+        for capture, badge, boot, number in database.execute("SELECT * FROM captures ORDER BY id").fetchall():
+            rows = database.execute("SELECT position FROM packets WHERE capture = ? ORDER BY position", (capture,))
+            stored[(badge, boot, number)] = [row[0] for row in rows]
         return stored
 
     @staticmethod

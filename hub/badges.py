@@ -33,6 +33,7 @@ class Event(enum.Enum):
     HEARD = "heard"
     FADED = "faded"  # not heard for FADED_MS
     DIALLED = "dialled"
+    MOVED = "moved"  # heard under another address than the one that is being dialled
     CONNECTED = "connected"
     PROVED = "proved"
     FAILED = "failed"
@@ -48,6 +49,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.SILENT, Event.HEARD): State.SEEN,
     (State.SEEN, Event.FADED): State.SILENT,
     (State.SEEN, Event.DIALLED): State.CONNECTING,
+    (State.CONNECTING, Event.MOVED): State.SEEN,
     (State.CONNECTING, Event.CONNECTED): State.HELLO,
     (State.CONNECTING, Event.FAILED): State.BACKOFF,
     (State.HELLO, Event.PROVED): State.ESTABLISHED,
@@ -65,7 +67,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 # s to wait after the first, second, ... failure in a row
 BACKOFF_S = (
-    0.1,  # the address has just rotated: the next advertisement has the new one
+    0.1,  # the connection was lost in the making: its next advertisement comes in this time
     0.25,  # a connection of ours is still ending on the other side
     0.5,  # at the edge of range
     1.0,

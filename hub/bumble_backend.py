@@ -28,12 +28,13 @@ from bleak.backends.scanner import AdvertisementData, AdvertisementDataCallback,
 from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
 from bumble import att, core, hci
-from bumble.device import Connection, ConnectionParametersPreferences, Device, Peer
-from bumble.gatt import Characteristic
-from bumble.gatt_client import CharacteristicProxy
+from bumble.device import AdvertisingType, Connection, ConnectionParametersPreferences, Device, Peer
+from bumble.gatt_client import CharacteristicProxy, Client
 from bumble.host import Host
 from bumble.keys import MemoryKeyStore
 from bumble.transport.common import StreamPacketSink, StreamPacketSource
+
+from hub.bumble_discovery import characteristics, descriptors, wanted_services
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ PROPERTIES: tuple[CharacteristicPropertyName, ...] = (
     "extended-properties",
 )
 MTU = 247  # 244 bytes of value fit one link-layer packet of 251
+BROADCAST_MS = 100.0
 INTERVAL_MS = 30.0  # what the badges' figures are given for
 SUPERVISION_MS = 4000
 OPEN_WAIT = 5.0  # s until the air must have answered
@@ -106,6 +108,20 @@ class Radio:
         self.lost.set()
         for client in list(self.clients):
             client.forget()
+
+    async def broadcast(self, data: bytes) -> None:
+        """Advertise up to 31 bytes without taking connections, every BROADCAST_MS; b"" ends it. Raises BleakError."""
+        if not data:
+            await _hci(self.device.stop_advertising())
+            return
+        await _hci(
+            self.device.start_advertising(
+                AdvertisingType.UNDIRECTED,
+                advertising_data=data,
+                advertising_interval_min=BROADCAST_MS,
+                advertising_interval_max=BROADCAST_MS,
+            )
+        )
 
     async def close(self) -> None:
         """Leave the air."""
@@ -279,14 +295,12 @@ class BumbleClient(BaseBleakClient):
 
     async def _discover(self, peer: Peer) -> BleakGATTServiceCollection:
         found = BleakGATTServiceCollection()
-        if self._wanted:
-            proxies = [s for one in sorted(self._wanted) for s in await peer.discover_service(core.UUID(one))]
-        else:
-            proxies = list(await peer.discover_services())
-        for service in proxies:
+        gatt: Client = peer.gatt_client
+        services = await wanted_services(gatt, self._wanted) if self._wanted else list(await peer.discover_services())
+        for service in services:
             gatt_service = BleakGATTService(service, service.handle, _uuid(service.uuid))
             found.add_service(gatt_service)
-            for characteristic in await service.discover_characteristics():
+            for characteristic in await characteristics(gatt, service):
                 properties = [name for bit, name in enumerate(PROPERTIES) if characteristic.properties >> bit & 1]
                 gatt_characteristic = BleakGATTCharacteristic(
                     characteristic,
@@ -297,11 +311,7 @@ class BumbleClient(BaseBleakClient):
                     gatt_service,
                 )
                 found.add_characteristic(gatt_characteristic)
-                if not characteristic.properties & (
-                    Characteristic.Properties.NOTIFY | Characteristic.Properties.INDICATE
-                ):
-                    continue  # nothing of ours has other descriptors, and each search is a connection interval
-                for descriptor in await characteristic.discover_descriptors():
+                for descriptor in await descriptors(gatt, characteristic):
                     found.add_descriptor(
                         BleakGATTDescriptor(descriptor, descriptor.handle, _uuid(descriptor.type), gatt_characteristic)
                     )

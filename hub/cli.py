@@ -9,6 +9,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from hub.app import Hub
 from hub.identity import IdentityError
 
 PR_SET_PDEATHSIG = 1
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,7 +121,7 @@ class _Foreign(logging.Filter):
         if record.levelno > logging.WARNING:
             record.levelno, record.levelname = logging.WARNING, "WARNING"
         problem = record.exc_info[1] if record.exc_info else None
-        text = " ".join(record.getMessage().split())
+        text = " ".join(_COLOUR.sub("", record.getMessage()).split())
         record.msg = f"{text}: {type(problem).__name__}: {problem}" if problem else text
         record.args, record.exc_info, record.exc_text = (), None, None
         return True

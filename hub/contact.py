@@ -1,7 +1,8 @@
 """One connection to one badge, from dialling to hanging up. What is said on it is protocol.session's business.
 
-There are three reasons to connect: a session with an enrolled badge, the question to be enrolled, and the visit of a
-guest, which hands over what the station sealed for a badge that this hub has no key for, and leaves.
+There are three reasons to connect: a session with an enrolled badge; the question to be enrolled, which becomes a
+session when the station sends the key; and the visit of a guest, which hands over what the station sealed for a badge
+that this hub has no key for, and leaves.
 """
 
 from __future__ import annotations
@@ -58,10 +59,13 @@ class Contact:
         self._clock = clock
         self._on_message = on_message
         self._on_change = on_change
+        self._connection: Connection | None = None
         self._link: HubLink | None = None
         self._wake = asyncio.Event()
         self._dropped = False
         self._said_ms = 0
+        self._payload = PAYLOAD_MIN
+        self._asked = False
 
     @property
     def established(self) -> bool:
@@ -72,6 +76,11 @@ class Contact:
     def open(self) -> bool:
         """Whether station() can hand something over now."""
         return self._link is not None and not self._dropped
+
+    @property
+    def linked(self) -> bool:
+        """Whether the badge has answered at all."""
+        return self._connection is not None and self._connection.linked
 
     def counters(self) -> dict[str, int]:
         """What arrived on this connection and could not be used."""
@@ -95,7 +104,7 @@ class Contact:
     async def run(self, device: BLEDevice, uplink: bool) -> None:
         """Dial, talk, and hang up at the end. `uplink`: the hub has proof of the station."""
         try:
-            connection = self._radio.connection(device, self._on_dropped)
+            connection = self._connection = self._radio.connection(device, self._on_dropped)
         except BleakError as problem:
             self._on_change(Event.FAILED, str(problem))
             return
@@ -107,21 +116,38 @@ class Contact:
             except (BleakError, OSError, TimeoutError) as problem:
                 self._on_change(Event.FAILED, str(problem) or type(problem).__name__)
                 return
-            now = self._clock.now_ms()
-            payload = max(PAYLOAD_MIN, min(connection.payload, PAYLOAD_MAX))
-            enrol = self.purpose is Purpose.ENROL
-            self._link = HubLink(self._hub_id, self._badge, self._key, os.urandom, now, payload, enrol)
-            self._link.start(now, uplink)
-            self._said_ms = now
+            self._payload = max(PAYLOAD_MIN, min(connection.payload, PAYLOAD_MAX))
+            self._begin(uplink)
             self._on_change(Event.CONNECTED, "")
-            await self._talk(connection, self._link)
+            await self._talk(connection)
         finally:
             await connection.hang_up()
 
-    async def _talk(self, connection: Connection, session: HubLink) -> None:
+    def _begin(self, uplink: bool) -> None:
+        now = self._clock.now_ms()
+        enrol = self.purpose is Purpose.ENROL
+        self._link = HubLink(self._hub_id, self._badge, self._key, os.urandom, now, self._payload, enrol)
+        self._link.start(now, uplink)
+        self._said_ms = now
+        self._wake.set()
+
+    def enrolled(self, key: bytes, uplink: bool) -> None:
+        """The station has sent the key that was asked for: go on with a session."""
+        self.purpose = Purpose.SESSION
+        self._key = key
+        if self._link is not None:
+            self._begin(uplink)
+
+    async def _talk(self, connection: Connection) -> None:
         while True:
             now = self._clock.now_ms()
-            chunks, deadline = session.poll(now)
+            session = self._link
+            assert session is not None
+            chunks: list[bytes] = []
+            deadline: int | None = None
+            if not (self._asked and self.purpose is Purpose.ENROL):
+                # after the answer, each further HELLO would make the badge raise another ENROL event
+                chunks, deadline = session.poll(now)
             try:
                 for chunk in chunks:
                     await connection.write(chunk)
@@ -147,12 +173,6 @@ class Contact:
                 pass
             self._wake.clear()
 
-    def finish(self) -> None:
-        """The purpose is fulfilled: hang up."""
-        self._said_ms = self._clock.now_ms() - LINGER_MS
-        self.purpose = Purpose.GUEST
-        self._wake.set()
-
     def _on_dropped(self) -> None:
         self._dropped = True
         self._wake.set()
@@ -165,6 +185,9 @@ class Contact:
             if kind == link.ESTABLISHED:
                 self.boot = body
                 self._on_change(Event.PROVED, "")
-            else:
+            elif kind != link.ENROL:
+                self._on_message(kind, body)
+            elif not self._asked:
+                self._asked = True
                 self._on_message(kind, body)
         self._wake.set()

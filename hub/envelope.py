@@ -12,8 +12,6 @@ from protocol import relay
 from protocol.crypto import Forged
 from protocol.events import Malformed
 
-HELD_UNKNOWN = 0xFFFFFFFF  # ms: the machine was switched off in between
-
 
 class Envelope:
     """Signs what the hub says and opens what the station says. `counters` has what was dropped.
@@ -32,10 +30,8 @@ class Envelope:
         self._number = 0
         self._heard = -1
 
-    def up(
-        self, kind: int, payload: bytes = b"", facts: dict[str, Any] | None = None, held_ms: int | None = 0
-    ) -> bytes:
-        """One message, signed. `held_ms`: since when the hub has it; None when it cannot say.
+    def up(self, kind: int, payload: bytes = b"", facts: dict[str, Any] | None = None, held_ms: int = 0) -> bytes:
+        """One message, signed. `held_ms`: how long the hub has had it.
 
         Facts that are too long are left out one by one, from the last.
         """
@@ -50,7 +46,7 @@ class Envelope:
             self.identity.hub_id,
             self.boot,
             self._number & 0xFFFFFFFF,
-            HELD_UNKNOWN if held_ms is None else held_ms,
+            held_ms,
             relay.CLOCK_SYNCHRONISED if self._clock.synchronised() else 0,
             text,
             payload,

@@ -60,6 +60,7 @@ def status(hub: Hub) -> dict[str, Any]:
         }
         for badge, entry in hub.roster.entries().items()
     }
+    parts = (hub.listener, hub.roster, hub.envelope, hub.broadcaster)
     return {
         **facts(hub),
         "hub_id": hub.identity.hub_id.hex(),
@@ -74,7 +75,8 @@ def status(hub: Hub) -> dict[str, Any]:
         "station_answers": hub.roster.uplink,
         "clock_synchronised": hub.clock.synchronised(),
         "place_known": hub.location.facts() is not None,
-        "counters": dict(hub.listener.counters + hub.roster.counters + hub.envelope.counters + hub.counters),
+        "broadcast": hub.broadcaster.problem or "ok",
+        "counters": dict(sum((part.counters for part in parts), hub.counters)),
     }
 
 

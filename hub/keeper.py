@@ -43,6 +43,7 @@ class Keeper:
         self._deletes: set[Key] = set()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "outbox")
+        self._loaded_ms = clock.now_ms()
 
     def load(self) -> None:
         """Read what an earlier run left behind; never raises for a bad file or disk."""
@@ -128,8 +129,12 @@ class Keeper:
         await loop.run_in_executor(self._thread, self._outbox.close)
         self._thread.shutdown()
 
-    def aged(self, row: Row) -> int | None:
-        """How long the hub has held this copy, ms; None when the machine was switched off meanwhile."""
-        if row.run != self._clock.run or not row.run:
-            return None
-        return max(0, self._clock.now_ms() - row.taken_ms)
+    def held(self, row: Row) -> tuple[int, bool]:
+        """How long the hub has held this copy, ms, and whether that is certain.
+
+        After the machine was off it is the time since this start, and at least that.
+        """
+        now = self._clock.now_ms()
+        if row.run == self._clock.run and row.run:
+            return max(0, now - row.taken_ms), True
+        return now - self._loaded_ms, False

@@ -131,16 +131,16 @@ class Location:
         self._fix = fix
 
     def facts(self) -> dict[str, Any] | None:
-        """For the facts of an event: lat, lon, age_s, source, and accuracy_m where it is known."""
+        """For the facts of an event: lat, lon, source, age in seconds, and accuracy in metres where known."""
         fix = self._fix
         if fix is None:
             return None
         age_ms = 0 if self._fixed else max(0, self._now_ms() - fix.at_ms)
         if age_ms > STALE_MS:
             return None
-        facts = {"lat": fix.latitude, "lon": fix.longitude, "age_s": round(age_ms / 1000, 1), "source": fix.source}
+        facts = {"lat": fix.latitude, "lon": fix.longitude, "age": round(age_ms / 1000, 1), "source": fix.source}
         if fix.accuracy_m is not None:
-            facts["accuracy_m"] = fix.accuracy_m
+            facts["accuracy"] = fix.accuracy_m
         return facts
 
     async def follow(self, path: Path, baud: int) -> None:

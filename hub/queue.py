@@ -116,10 +116,6 @@ class Queue:
         """All rows, in order."""
         return sorted((w.row for w in self._rows.values()), key=_order)
 
-    def alarm_waits(self) -> bool:
-        """Whether an alarm is among them."""
-        return any(kinds.priority(w.row.kind) == kinds.PRIORITY_ALARM for w in self._rows.values())
-
     def oldest_ms(self) -> int | None:
         """When the copy that has waited longest came; None when nothing waits."""
         return min((w.row.taken_ms for w in self._rows.values()), default=None)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bleak import BleakClient, BleakScanner
 from bleak.args.bluez import BlueZClientArgs, BlueZScannerArgs
@@ -19,7 +20,10 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.exc import BleakError
 
-from protocol import link
+from protocol import beacon, link
+
+if TYPE_CHECKING:
+    from hub.bluez_advertiser import BluezAdvertiser
 
 logger = logging.getLogger("hub.radio")
 
@@ -39,6 +43,9 @@ class Air(Protocol):
     client: type[Any]
     lost: asyncio.Event
 
+    async def broadcast(self, data: bytes) -> None:
+        """Advertise 31 bytes without taking connections; b"" ends it."""
+
     async def close(self) -> None:
         """Leave the air."""
 
@@ -54,6 +61,11 @@ class Connection:
     def payload(self) -> int:
         """Bytes that one value may have. BlueZ knows it only here; its mtu_size says 23."""
         return self._rx.max_write_without_response_size if self._rx else 20
+
+    @property
+    def linked(self) -> bool:
+        """Whether the badge has answered at all."""
+        return self._client.is_connected
 
     async def connect(self) -> None:
         """Connect and find the badge's service. Raises BleakError, TimeoutError."""
@@ -97,6 +109,7 @@ class Radio:
         self._name = air_name
         self._on_heard = on_heard
         self._air: Air | None = None
+        self._advertiser: BluezAdvertiser | None = None
 
     @property
     def usable(self) -> bool:
@@ -117,6 +130,37 @@ class Radio:
                 device, lambda _client: dropped(), [link.SERVICE], timeout=CONNECT_S, bluez=bluez, backend=backend
             )
         )
+
+    async def broadcast(self, data: bytes) -> None:
+        """Advertise 24 bytes as an answer of ours, instead of an earlier one; b"" ends it.
+
+        Raises BleakError where the radio cannot.
+        """
+        if not self.usable:
+            if data:
+                raise BleakError("no radio")
+        elif self._air is not None:
+            await self._air.broadcast(beacon.advertisement(data) if data else b"")
+        elif sys.platform.startswith("linux"):
+            await self._broadcast_by_bluez(data)
+        elif data:
+            raise BleakError("this system's Bluetooth does not advertise for a program")
+
+    async def _broadcast_by_bluez(self, data: bytes) -> None:
+        from hub.bluez_advertiser import AdvertiserFailed, BluezAdvertiser
+
+        try:
+            if self._advertiser is None:
+                self._advertiser = await BluezAdvertiser.open(self._adapter)
+            if data:
+                await self._advertiser.show(data)
+            else:
+                await self._advertiser.hide()
+        except AdvertiserFailed as failed:
+            if self._advertiser is not None:
+                self._advertiser.close()
+            self._advertiser = None
+            raise BleakError(str(failed)) from failed
 
     async def run(self) -> None:
         """Scan for ever, and open the radio again when it is lost; cancel it to stop."""

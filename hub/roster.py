@@ -29,7 +29,7 @@ GUESTS = 2  # of them for badges of other hubs, which have hubs of their own
 STRANGERS = 64  # badges without a key here that are remembered
 LETTERS = 8  # sealed messages that wait for one badge
 LETTER_MS = 10_000  # the badge believes nothing that answers an older uplink (protocol.fresh.ALARM_MS)
-ENROL_PAUSE_MS = 4000  # until a badge that was asked to enrol is asked again: the station answers in a second
+ENROL_PAUSE_MS = 4000  # until a badge that gave its ENROL event is asked again: the station answers in a second
 KEY_DOUBTED = 3  # failures in a row after which a badge that asks to be enrolled has perhaps been given new keys
 KEEP_MS = 1000
 
@@ -120,9 +120,15 @@ class Roster:
         """A beacon that routes."""
         now = self._clock.now_ms()
         entry = self._entry(beacon.badge)
+        moved = entry.device is not None and entry.device.address != device.address
         entry.device, entry.heard_ms, entry.rssi = device, now, rssi
         if new:
             entry.beacon = beacon
+        if moved and entry.contact is not None and not entry.contact.linked and entry.task is not None:
+            # nobody answers there any more; hanging up is quick, and _over() dials the new address
+            if entry.machine.change(Event.MOVED, now):
+                entry.task.cancel()
+            return
         if not entry.machine.change(Event.HEARD, now) and entry.urgent and self._wanted(entry):
             waited = now - entry.machine.since_ms
             if waited >= entry.machine.rest_s(urgent=True) * 1000:
@@ -141,18 +147,17 @@ class Roster:
                 entry.contact.send(kind, body)
 
     def enrolling(self, badge: int) -> None:
-        """A badge has given its ENROL event: its purpose here is fulfilled until the station sends a key."""
-        entry = self._entry(badge)
-        entry.enrol_ms = self._clock.now_ms()
-        if entry.contact is not None:
-            entry.contact.finish()
+        """A badge has given its ENROL event: it is not asked again before the station had time for it."""
+        self._entry(badge).enrol_ms = self._clock.now_ms()
 
     def keys_changed(self) -> None:
         """The station sent keys: sessions under revoked keys end, new ones begin."""
         links = self._links()
         for badge, entry in list(self._entries.items()):
-            revoked = badge not in links and entry.contact and entry.contact.purpose is Purpose.SESSION
-            if revoked and entry.task is not None:
+            contact = entry.contact
+            if contact is not None and contact.purpose is Purpose.ENROL and badge in links:
+                contact.enrolled(links[badge], self.uplink)
+            elif contact is not None and contact.purpose is Purpose.SESSION and badge not in links and entry.task:
                 entry.task.cancel()
             self._consider(entry)
 

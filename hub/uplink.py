@@ -29,8 +29,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 logger = logging.getLogger("hub.uplink")
 
 CONNECT_S = 3.0  # for TCP and for CONNACK each
-# s between attempts: at once for the first, then not so often that a broker which comes back is hit by every hub
+PROBE_S = 1.0  # for CONNACK to MQTT 5: amqtt neither takes nor refuses it
+PROBE_AGAIN_S = 600.0  # until MQTT 5 is tried again where it was not to be had
+# s between attempts: at once for the first; an alarm that waits is never more than a second late
 RETRY_S = (0.05, 0.2, 0.5, 1.0)
+STEADY_S = 10.0  # a connection that held so long is no reason to wait before the next
 MISC_S = 0.5  # how often paho looks at its keepalive
 SESSION_S = 60  # MQTT 5: how long the broker keeps what the station says to a hub that has just lost it
 SEND_BUFFER = 65_536  # bytes in the kernel that an alarm may find before it; Linux would take megabytes
@@ -80,8 +83,7 @@ class Uplink:
         self._client: mqtt.Client | None = None
         self._done: dict[int, Callable[[], None]] = {}
         self._ended = asyncio.Event()
-        self._refused5 = False
-        self._hurry = asyncio.Event()
+        self._refused5 = float("-inf")
         self._told = ""
 
     def publish(
@@ -105,10 +107,6 @@ class Uplink:
             done()
         return True
 
-    def hurry(self) -> None:
-        """An alarm waits: do not sit out a pause between attempts."""
-        self._hurry.set()
-
     async def run(self) -> None:
         """Keep a connection for ever; cancel it to go offline properly."""
         attempt = 0
@@ -122,14 +120,9 @@ class Uplink:
                 self._say(str(refused))
             finally:
                 self._offline()
-            if time.monotonic() - started > 10:
+            if time.monotonic() - started > STEADY_S:
                 attempt = 0
-            self._hurry.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
-                    if attempt < len(RETRY_S):
-                        await asyncio.sleep(3600)
-                    await self._hurry.wait()
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
     def _say(self, problem: str) -> None:
@@ -146,7 +139,7 @@ class Uplink:
             versions = [MQTTProtocolVersion.MQTTv311]
         elif self.broker.version == "5":
             versions = [MQTTProtocolVersion.MQTTv5]
-        elif self._refused5:
+        elif time.monotonic() - self._refused5 < PROBE_AGAIN_S:
             versions = [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5]
         else:
             versions = [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311]
@@ -154,7 +147,8 @@ class Uplink:
             client, connected = self._make(version)
             try:
                 if await self._open(client, connected, last=version is versions[-1]):
-                    self._refused5 = version is MQTTProtocolVersion.MQTTv311 and self.broker.version == "auto"
+                    if version is not versions[0]:
+                        self._refused5 = time.monotonic() if version is MQTTProtocolVersion.MQTTv311 else float("-inf")
                     self.protocol = "5" if version is MQTTProtocolVersion.MQTTv5 else "3.1.1"
                     await self._serve(client)
                     return
@@ -238,7 +232,7 @@ class Uplink:
             raise _Refused("does not answer") from None
         self._attach(client)
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(CONNECT_S if last else PROBE_S):
                 code = await connected
         except TimeoutError:
             if last:

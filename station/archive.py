@@ -18,6 +18,8 @@ from station import downlinks
 from station.model import Badge, BadgeEvent, BadgeKey, Capture, Packet
 from station.work import Sound, Work
 
+NUMBER_MAX = 40 * 86_400  # packets: a day; a capture that claims more is a defect and would fill a file with silence
+
 
 def announced(work: Work, badge: Badge, event: BadgeEvent) -> None:
     """AUDIO_START or AUDIO_END of a capture."""
@@ -99,6 +101,8 @@ def _opened(
     keys: BadgeKeys, badge: int, boot: bytes, number: int, packets: list[tuple[int, bytes]]
 ) -> Iterator[tuple[int, bytes]]:
     for index, sealed in packets:
+        if index >= NUMBER_MAX:
+            continue
         try:
             yield index, audio.open_audio(keys.audio, badge, boot, number, index, sealed)
         except Forged:

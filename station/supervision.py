@@ -20,6 +20,7 @@ def raise_entry(work: Work, what: str, state: str, text: str) -> None:
         return
     row = Supervision(what=what, state=state, at=work.now, text=text)
     work.db.add(row)
+    work.troubles[what][state] = row
     work.notice("device", views.supervision(row))
 
 
@@ -28,15 +29,16 @@ def settle(work: Work, what: str, state: str) -> None:
     row = _find(work, what, state)
     if row is not None:
         row.until = work.now
+        del work.troubles[what][state]
         work.notice("device", views.supervision(row))
 
 
 def _find(work: Work, what: str, state: str) -> Supervision | None:
-    return work.db.scalar(
-        select(Supervision)
-        .where(Supervision.what == what, Supervision.state == state, Supervision.until.is_(None))
-        .limit(1)
-    )
+    # every uplink asks for several states of the same device: one look for all of them
+    if what not in work.troubles:
+        rows = work.db.scalars(select(Supervision).where(Supervision.what == what, Supervision.until.is_(None)))
+        work.troubles[what] = {row.state: row for row in rows}
+    return work.troubles[what].get(state)
 
 
 def battery(work: Work, what: str, percent: int) -> None:

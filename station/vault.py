@@ -12,6 +12,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from station.model import Meta
+from station.store import Store
+
 _SEED = 32
 _NONCE = 12
 
@@ -60,3 +63,14 @@ class Vault:
             return self._at_rest.decrypt(sealed[:_NONCE], sealed[_NONCE:], what.encode())
         except (InvalidTag, ValueError) as error:
             raise VaultError(f"{what} was not sealed with this key file") from error
+
+    def belongs_to(self, store: Store) -> None:
+        """Bind key file and database to each other at the first start. Raises VaultError for a strange pair."""
+        with store.write() as db:
+            row = db.get(Meta, "station key")
+            if row is None:
+                db.add(Meta(name="station key", value=self.public_key.hex()))
+            elif row.value != self.public_key.hex():
+                raise VaultError(
+                    "the key file does not belong to this database: restore the station.key that was made with it"
+                )

@@ -60,7 +60,7 @@ def plan(work: Work, who: str, badge: Badge, wanted: dict[str, Any]) -> Visit:
     defaults = work.core.config.visits
     interval = _minutes(wanted, "minutes", defaults.minutes)
     grace = _minutes(wanted, "grace", defaults.grace)
-    starts_at = _number(wanted, "starts_at", work.now)
+    starts_at = _number(wanted, "starts_at", work.now + 60 * _number(wanted, "starts_in", 0.0))
     agreed = wanted.get("audio", badge.settings.get("missed_check_in_audio", False))
     visit = Visit(
         badge=badge.number,

@@ -20,7 +20,7 @@ from station import audit, views
 from station.clock import Clock
 from station.config import Config
 from station.keyring import Keyring
-from station.model import Alarm, Badge, Entry, Hub, Visit
+from station.model import Alarm, Badge, Entry, Hub, Supervision, Visit
 from station.model import Counter as CounterRow
 from station.store import Store
 from station.vault import Vault
@@ -71,6 +71,7 @@ class Work:
         self.db = db
         self.now = core.clock.now()
         self.out = Committed()
+        self.troubles: dict[str, dict[str, Supervision]] = {}  # open entries of devices that were looked at
         self._alarms: dict[int, tuple[Alarm, list[str]]] = {}
         self._visits: dict[int, tuple[Visit, str]] = {}
 

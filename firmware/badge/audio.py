@@ -16,11 +16,14 @@ or there was neither link nor flash), the capture ends, with its losses counted,
 import asyncio
 from array import array
 
+from micropython import const
+
 from protocol import link
 
-from . import codec, sealer, trace
+from . import buffers, codec, sealer, trace
+from .buffers import PACKETS, SEALED_LENGTH
 from .clock import now_ms
-from .sealer import SEALED_LENGTH, Sealer
+from .sealer import Sealer
 from .spool import BATCH, Spool, left_behind, path_of
 
 if False:  # for type checkers only: MicroPython has no typing module
@@ -29,16 +32,16 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .links import Peer
     from .microphone import Microphone
 
-RING = 64  # packets in memory: 1.6 s, 13.5 KB
-_SPILL_AT = 40  # packets that wait before a batch goes to flash: a second's hiccup of the radio costs no wear
-_LIVE_BEHIND = 20  # a live packet older than half a second is no longer live: it follows with the rest
-_REPAIR_MS = 250  # between two repetitions of the same holes
-_QUIET_MS = 1500  # without an acknowledgement for so long, the oldest packet is sent again
-_TODO = 32  # ranges that wait to be sent
-TICK_MS = 20
-_MICROPHONE_RETRY_MS = 5000
-_STALLED_MS = 1000
-_GAP_MS = 1000  # captures do not follow one another faster, however much is lost
+_SPILL_AT = const(40)  # packets that wait before a batch goes to flash: a second's hiccup of the radio costs no wear
+_LIVE_BEHIND = const(20)  # a live packet older than half a second is no longer live: it follows with the rest
+_REPAIR_MS = const(250)  # between two repetitions of the same holes
+_QUIET_MS = const(1500)  # without progress for so long, the oldest packet is sent again
+_LEAD_MS = const(300)  # and until a hub shows that it has the first, three times within the second that it waits for it
+_TODO = const(32)  # ranges that wait to be sent
+_TICK_MS = const(20)
+_MICROPHONE_RETRY_MS = const(5000)
+_STALLED_MS = const(1000)
+_GAP_MS = const(1000)  # captures do not follow one another faster, however much is lost
 
 benchmark = sealer.benchmark
 
@@ -54,18 +57,20 @@ class Track:
         self.floor = 0  # all below are stored by a hub
         self.live = 0  # the next one to be sent live; `made` once the capture is over
         self.lead = False  # the oldest is to be sent before anything else
+        self._progress = False
         self._todo: "list[list[int]]" = []  # [from, to) still to be sent in this session, ascending
         self._repair: "list[int]" = []
         self._repaired_ms = 0
-        self._acked_ms = 0
+        self._moved_ms = 0
 
     def restart(self, now: int) -> None:
         """A new session: nothing of what was sent before counts unless it was acknowledged."""
         self.live = self.made
         self.lead = self.made > self.floor
+        self._progress = False  # whether anything was released in this session
         self._todo = [[self.floor, self.made]] if self.lead else []
         self._repair = []
-        self._acked_ms = now
+        self._moved_ms = now
         self._repaired_ms = now
 
     def later(self, first: int, end: int) -> None:
@@ -108,7 +113,6 @@ class Track:
         Nothing is released that was not sent in this session: a hub may only know a later part of the capture.
         """
         sent = self._lowest_unsent()
-        self._acked_ms = now
         if beyond and now - self._repaired_ms >= _REPAIR_MS:
             self._repaired_ms = now
             missing = following
@@ -124,12 +128,19 @@ class Track:
         if following <= self.floor:
             return False
         self.floor = following
+        self._progress = True
+        self._moved_ms = now
         return True
 
     def quiet(self, now: int) -> None:
-        """No word for long although packets are out: send the oldest again."""
-        if self.floor < self.live and now - self._acked_ms >= _QUIET_MS and self._lowest_unsent() == self.live:
-            self._acked_ms = now
+        """Nothing was released for long although packets are out: send the oldest again."""
+        wait = _QUIET_MS if self._progress else _LEAD_MS
+        if (
+            self.floor < self.live
+            and now - self._moved_ms >= wait
+            and (not self._progress or self._lowest_unsent() == self.live)
+        ):
+            self._moved_ms = now
             if not self._repair:
                 self._repair.append(self.floor)
 
@@ -138,19 +149,17 @@ class Recorder:
     """The capture that runs, if any, and those that still wait to be taken."""
 
     def __init__(self, microphone: "Microphone", folder: "str | None") -> None:
-        self.on_begin: "Callable[[Track, int, bytes], None]" = _ignore_begin
-        self.on_end: "Callable[[Track, int, bytes, int], None]" = _ignore_end
-        self.on_packets: "Callable[[], None]" = _ignore
+        self.on_begin: "Callable[[Track, int, bytes], None]"
+        self.on_end: "Callable[[Track, int, bytes, int], None]"
+        self.on_packets: "Callable[[], None]"
         self.reason = 0
         self.incident = b""
         self.dropped = 0  # of the present capture: lost before anybody could store them
         self.until_ms = 0  # when the capture ends by itself; 0: not
         self._microphone = microphone
         self._folder = folder
-        self._memory = bytearray(RING * SEALED_LENGTH)
-        view = memoryview(self._memory)
-        self._slots = [view[i * SEALED_LENGTH : (i + 1) * SEALED_LENGTH] for i in range(RING)]
-        self._numbers = array("i", [-1] * RING)  # which packet a slot holds
+        self._memory = buffers.sound
+        self._numbers = array("i", [-1] * PACKETS)  # which packet a slot holds
         self._low = 0  # packets of the ring below this were taken or moved to flash
         self._track: "Track | None" = None
         self._sealer: "Sealer | None" = None
@@ -218,12 +227,13 @@ class Recorder:
         self.dropped = 0
         self._gap = False
         self._low = 0
-        for i in range(RING):
+        for i in range(PACKETS):
             self._numbers[i] = -1
         self._state = codec.new_state()
         track = Track(self._boot, self._capture, Spool(path_of(self._folder, self._boot, self._capture)))
         self._tracks.append(track)
         self._told = 0
+        track.restart(now_ms())
         self._sealer = Sealer(self._key, self._badge, self._boot, self._capture)
         self._track = track  # last: the callback may come at any moment
         trace.say("capture", "n=%d state=start" % self._capture)
@@ -266,12 +276,12 @@ class Recorder:
             self.dropped += missed
             self._gap = True
         number = track.made
-        if number - self._low >= RING:
+        if number - self._low >= PACKETS:
             self.dropped += 1
             self._gap = True
             return
-        at = number % RING
-        seal.seal(number, self._slots[at])
+        at = number % PACKETS
+        seal.seal(number, self._memory, at * SEALED_LENGTH)
         self._numbers[at] = number
         track.made = number + 1
 
@@ -281,7 +291,7 @@ class Recorder:
             if self._track is None:
                 await self._event.wait()
             else:
-                await asyncio.sleep_ms(TICK_MS)
+                await asyncio.sleep_ms(_TICK_MS)
             self._event.clear()
             self.tick(now_ms())
             alive()
@@ -320,9 +330,7 @@ class Recorder:
     def _spill(self, track: Track, count: int) -> bool:
         """Move the oldest packets of the ring to flash; False when it would not take them."""
         end = min(self._low + count, track.made)
-        for number in range(max(self._low, track.floor), end):
-            track.spool.add(number, self._slots[number % RING])
-        if track.spool.flush():
+        if not track.spool.keep(self._memory, max(self._low, track.floor), end):
             return False
         self._low = max(end, self._low)
         return True
@@ -339,10 +347,10 @@ class Recorder:
             for track in self._tracks:
                 track.restart(now)
 
-    def _packet(self, track: Track, number: int) -> "bytes | memoryview | None":
-        at = number % RING
+    def _packet(self, track: Track, number: int) -> "bytes | None":
+        at = number % PACKETS
         if track is self._track and self._numbers[at] == number:
-            return self._slots[at]
+            return bytes(memoryview(self._memory)[at * SEALED_LENGTH : (at + 1) * SEALED_LENGTH])
         return track.spool.read(number)
 
     def waits(self, peer: "Peer") -> bool:
@@ -378,7 +386,7 @@ class Recorder:
 
     def _message(self, track: Track, number: int) -> "bytes | None":
         packet = self._packet(track, number)
-        return None if packet is None else link.pack_audio(track.boot, track.number, number, bytes(packet))
+        return None if packet is None else link.pack_audio(track.boot, track.number, number, packet)
 
     def acknowledged(self, boot: bytes, capture: int, following: int, beyond: int) -> None:
         """A hub says what it has stored."""
@@ -391,15 +399,3 @@ class Recorder:
                     self._tracks.remove(track)
                     trace.say("taken", "capture=%d packets=%d" % (capture, track.made))
                 return
-
-
-def _ignore() -> None:
-    pass
-
-
-def _ignore_begin(_track: Track, _reason: int, _incident: bytes) -> None:
-    pass
-
-
-def _ignore_end(_track: Track, _reason: int, _incident: bytes, _dropped: int) -> None:
-    pass

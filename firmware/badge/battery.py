@@ -7,27 +7,28 @@ readings are averaged, and a level once reached is not left again before the cel
 import asyncio
 
 from machine import ADC, Pin
+from micropython import const
 
 from . import trace
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
-READ_MS = 5000
+_READ_MS = const(5000)
 LEVELS = (20, 10)
-_CLEARLY_FULLER = 5  # percent
-_AVERAGE = 4
+_CLEARLY_FULLER = const(5)  # percent
+_AVERAGE = const(4)
 
 # mV and % of a lithium polymer cell under the badge's load, falling; between two rows it is linear
-CURVE = ((4150, 100), (4000, 82), (3870, 62), (3780, 42), (3720, 27), (3660, 17), (3580, 9), (3450, 4), (3300, 0))
+_CURVE = ((4150, 100), (4000, 82), (3870, 62), (3780, 42), (3720, 27), (3660, 17), (3580, 9), (3450, 4), (3300, 0))
 
 
 def percent(millivolts: int) -> int:
     """The charge that a voltage means, 0..100."""
-    above_mv, above = CURVE[0]
+    above_mv, above = _CURVE[0]
     if millivolts >= above_mv:
         return above
-    for mv, value in CURVE[1:]:
+    for mv, value in _CURVE[1:]:
         if millivolts >= mv:
             return value + (above - value) * (millivolts - mv) // (above_mv - mv)
         above_mv, above = mv, value
@@ -75,6 +76,6 @@ class Battery:
         """Read for ever."""
         while True:
             self.read()
-            for _ in range(READ_MS // 1000):
+            for _ in range(_READ_MS // 1000):
                 await asyncio.sleep_ms(1000)
                 alive()

@@ -5,7 +5,9 @@ The stack asks for them before and while it runs; they are in memory, and writte
 cannot be read is dropped, and pairing is done again.
 """
 
-LIMIT = 16  # secrets: a bond has two or three, a badge a handful of hubs
+from micropython import const
+
+_LIMIT = const(16)  # secrets: a bond has two or three, a badge a handful of hubs
 
 
 class Bonds:
@@ -51,6 +53,6 @@ class Bonds:
         gone = len(kept) < len(self._secrets)
         if value is not None:
             kept.append((kind, wanted, bytes(value)))
-        self._secrets = kept[-LIMIT:]
+        self._secrets = kept[-_LIMIT:]
         self.changed = True
         return gone or value is not None

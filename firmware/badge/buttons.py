@@ -9,6 +9,7 @@ import asyncio
 from array import array
 
 from machine import Pin
+from micropython import const
 
 from .clock import MASK, ticks
 from .gestures import SOS, Recogniser
@@ -16,10 +17,10 @@ from .gestures import SOS, Recogniser
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
 
-SAMPLE_MS = 10
-_RING = 32  # edges between two samples; a bouncing contact makes a dozen
-_SOS = 1
-_SIDE = 2
+_SAMPLE_MS = const(10)
+_RING = const(32)  # edges between two samples; a bouncing contact makes a dozen
+_SOS = const(1)
+_SIDE = const(2)
 _HALF = (MASK + 1) // 2
 
 
@@ -82,4 +83,4 @@ class Buttons:
             if found is not None:
                 act(found)
             alive()
-            await asyncio.sleep_ms(SAMPLE_MS)
+            await asyncio.sleep_ms(_SAMPLE_MS)

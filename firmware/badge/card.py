@@ -7,18 +7,6 @@ docs/wearer.md to them, so that card, badge and rehearsal can never differ. Time
 button during which the hidden one is squeezed once, from SQUEEZE_AT_MS after the first press began, for SQUEEZE_MS.
 """
 
-# The hidden button. The threshold to hold it is a setting (hold_to_sos); the card shows the default.
-HOLD_TO_SOS_MS = 1500
-RAPID_PRESSES = 5
-RAPID_GAP_MS = 700  # from one press to the next; slower ones are a hand that fidgets
-
-# The side button.
-SHORT_MAX_MS = 800
-HOLD_MIN_MS = 1000  # between SHORT_MAX_MS and this a press is neither and does nothing
-HOLD_MAX_MS = 5000
-PAIR_MS = 8000
-MULTI_GAP_MS = 450  # after this long without another press, the presses are counted
-
 SQUEEZE_AT_MS = 100
 SQUEEZE_MS = 200
 
@@ -27,7 +15,7 @@ _TAP = (150, 200)
 # act: (button, ((pressed for, then released for), ...))
 GESTURES = {
     "sos": ("sos", ((2000, 0),)),
-    "sos_presses": ("sos", ((120, 180),) * RAPID_PRESSES),
+    "sos_presses": ("sos", ((120, 180),) * 5),
     "press": ("sos", ((300, 0),)),
     "check_in": ("side", (_TAP,)),
     "extend": ("side", (_TAP, _TAP)),

@@ -9,14 +9,15 @@ word first). A microphone's constant part is removed by a high-pass of 2.5 Hz: m
 
 from array import array
 
-from protocol.adpcm import INDEX_STEPS, SAMPLES, STEPS, encode_packet
+from protocol.adpcm import INDEX_STEPS, PACKET_LENGTH, STEPS, encode_packet
+
+from .buffers import RAW_LENGTH
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
 
     Buffer = bytearray | memoryview
 
-RAW_LENGTH = 4 * SAMPLES  # 32-bit little-endian samples, as machine.I2S gives them from a 24-bit microphone
 
 STEP_TABLE = array("H", STEPS)
 INDEX_PLUS_8 = bytes([step + 8 for step in INDEX_STEPS])
@@ -53,14 +54,14 @@ def plain_encode(state: "array[int]", raw: "bytes | bytearray", out: "Buffer", g
     state[1] = index
 
 
-def plain_xor(target: "Buffer", left: "Buffer", right: "Buffer", length: int) -> None:
-    """target[i] = left[i] ^ right[i] for the first `length` bytes."""
-    for i in range(length):
-        target[i] = left[i] ^ right[i]
+def plain_xor(target: "Buffer", at: int, left: "Buffer", right: "Buffer") -> None:
+    """target[at + i] = left[i] ^ right[i] for the length of a packet."""
+    for i in range(PACKET_LENGTH):
+        target[at + i] = left[i] ^ right[i]
 
 
 encode: "Callable[[array[int], bytes | bytearray, Buffer, int], None]" = plain_encode
-xor: "Callable[[Buffer, Buffer, Buffer, int], None]" = plain_xor
+xor: "Callable[[Buffer, int, Buffer, Buffer], None]" = plain_xor
 compiled = False
 try:
     from . import viper

@@ -14,6 +14,8 @@ import select
 import sys
 from binascii import unhexlify
 
+from micropython import const
+
 from protocol.ident import BADGE_MAX
 
 from . import trace
@@ -23,9 +25,9 @@ from .store import Identity
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
-_POLL_MS = 100
-_LINE_MAX = 1024
-_AT_ONCE = 256
+_POLL_MS = const(100)
+_LINE_MAX = const(1024)
+_AT_ONCE = const(256)
 
 
 class Refused(Exception):
@@ -57,9 +59,9 @@ class Console:
     """Reads lines from stdin without blocking and hands them to the handlers set by the application."""
 
     def __init__(self) -> None:
-        self.on_provision: "Callable[[Identity, dict[str, int | float | bool]], None]" = _refuse_provision
-        self.on_set: "Callable[[dict[str, int | float | bool]], None]" = _refuse_set
-        self.on_state: "Callable[[], dict[str, Any]]" = dict
+        self.on_provision: "Callable[[Identity, dict[str, int | float | bool]], None]"
+        self.on_set: "Callable[[dict[str, int | float | bool]], None]"
+        self.on_state: "Callable[[], dict[str, Any]]"
         self._poll = select.poll()
         self._poll.register(sys.stdin, select.POLLIN)
         self._line = ""
@@ -102,11 +104,3 @@ class Console:
             self._read()
             alive()
             await asyncio.sleep_ms(_POLL_MS)
-
-
-def _refuse_provision(_identity: Identity, _settings: "dict[str, int | float | bool]") -> None:
-    raise Refused("not now")
-
-
-def _refuse_set(_settings: "dict[str, int | float | bool]") -> None:
-    raise Refused("not now")

@@ -8,27 +8,29 @@ Two recognisers run side by side and know almost nothing of each other:
   hidden button while the side button is down marks the gesture as made under duress. An SOS voids whatever the side
   button was about to say: a hand that grips the whole badge means SOS and nothing else.
 
-Both buttons are debounced: a level counts once it has been steady for DEBOUNCE_MS, and counts from the moment it began,
-so that debouncing never lengthens or shortens a hold.
+Both buttons are debounced: a level counts once it has been steady for 30 ms, and counts from the moment it began, so
+that debouncing never lengthens or shortens a hold.
 
 `now_ms` is any millisecond count that wraps like MicroPython's `ticks_ms`; differences are taken modulo its period.
 """
 
-from .card import (
-    HOLD_MAX_MS,
-    HOLD_MIN_MS,
-    HOLD_TO_SOS_MS,
-    MULTI_GAP_MS,
-    PAIR_MS,
-    RAPID_GAP_MS,
-    RAPID_PRESSES,
-    SHORT_MAX_MS,
-)
+from micropython import const
 
-DEBOUNCE_MS = 30
+# The hidden button. How long it is held to alarm is a setting (hold_to_sos).
+_RAPID_PRESSES = const(5)
+_RAPID_GAP_MS = const(700)  # from one press to the next; slower ones are a hand that fidgets
+
+# The side button.
+_SHORT_MAX_MS = const(800)
+_HOLD_MIN_MS = const(1000)  # between _SHORT_MAX_MS and this a press is neither and does nothing
+_HOLD_MAX_MS = const(5000)
+_PAIR_MS = const(8000)
+_MULTI_GAP_MS = const(450)  # after this long without another press, the presses are counted
+
+_DEBOUNCE_MS = const(30)
 
 # ticks_ms wraps at 2^30 on the badge (small integers of a 32-bit MicroPython), at 2^62 on the 64-bit one
-_PERIOD = 1 << 30
+_PERIOD = const(1 << 30)
 
 # Acts. Strings that exist once: handing one out allocates nothing.
 SOS = "sos"
@@ -42,7 +44,7 @@ DURESS_CHECK_IN = "duress_1"
 DURESS_HOLD = "duress_hold"
 
 # How many short presses of the side button mean what: the ordinary act and the one under duress.
-SHORT_ACTS = (
+_SHORT_ACTS = (
     (None, None),
     (CHECK_IN, DURESS_CHECK_IN),
     (EXTEND, EXTEND),
@@ -51,10 +53,10 @@ SHORT_ACTS = (
 )
 
 # One long press of the side button, by its length in ms: (from, before, ordinary act, act under duress).
-LONG_ACTS = (
-    (SHORT_MAX_MS, HOLD_MIN_MS, None, None),
-    (HOLD_MIN_MS, HOLD_MAX_MS, HOLD, DURESS_HOLD),
-    (HOLD_MAX_MS, PAIR_MS, None, None),
+_LONG_ACTS = (
+    (_SHORT_MAX_MS, _HOLD_MIN_MS, None, None),
+    (_HOLD_MIN_MS, _HOLD_MAX_MS, HOLD, DURESS_HOLD),
+    (_HOLD_MAX_MS, _PAIR_MS, None, None),
 )
 
 
@@ -78,7 +80,7 @@ class _Button:
         if raw != self._raw:
             self._raw = raw
             self._raw_since = now_ms
-        if self._raw != self.down and _since(now_ms, self._raw_since) >= DEBOUNCE_MS:
+        if self._raw != self.down and _since(now_ms, self._raw_since) >= _DEBOUNCE_MS:
             if self.down:
                 self.held = _since(self._raw_since, self.since)
             self.down = self._raw
@@ -97,7 +99,7 @@ class _Button:
 class Recogniser:
     """Feed it both levels every 10 ms or so (and at every edge); it says what the wearer just did, or None."""
 
-    def __init__(self, hold_to_sos_ms: int = HOLD_TO_SOS_MS) -> None:
+    def __init__(self, hold_to_sos_ms: int = 1500) -> None:
         self.hold_to_sos_ms = hold_to_sos_ms
         self._sos = _Button()
         self._side = _Button()
@@ -129,10 +131,10 @@ class Recogniser:
         button = self._sos
         if button.edge == 1:
             self._fired = False
-            rapid = self._presses > 0 and _since(button.since, self._last_press) <= RAPID_GAP_MS
+            rapid = self._presses > 0 and _since(button.since, self._last_press) <= _RAPID_GAP_MS
             self._presses = self._presses + 1 if rapid else 1
             self._last_press = button.since
-            if self._presses == RAPID_PRESSES:
+            if self._presses == _RAPID_PRESSES:
                 self._presses = 0
                 self._fired = True
                 return True
@@ -162,26 +164,26 @@ class Recogniser:
                 self._shorts = 0
             return None
         if button.settled_down():
-            if not self._paired and self._shorts == 0 and _since(now_ms, button.since) >= PAIR_MS:
+            if not self._paired and self._shorts == 0 and _since(now_ms, button.since) >= _PAIR_MS:
                 self._paired = True
                 return PAIR
             return None
         if button.edge == -1:
-            if button.held < SHORT_MAX_MS:
+            if button.held < _SHORT_MAX_MS:
                 self._shorts += 1
                 return None
             act = self._long(button.held) if self._shorts == 0 else None
             self._shorts = 0
             return act
-        if self._shorts and button.settled_up() and _since(now_ms, button.since) >= MULTI_GAP_MS:
+        if self._shorts and button.settled_up() and _since(now_ms, button.since) >= _MULTI_GAP_MS:
             count = self._shorts
             self._shorts = 0
-            if count < len(SHORT_ACTS):
-                return SHORT_ACTS[count][1 if self._squeezed else 0]
+            if count < len(_SHORT_ACTS):
+                return _SHORT_ACTS[count][1 if self._squeezed else 0]
         return None
 
     def _long(self, held_ms: int) -> "str | None":
-        for least, before, act, duress in LONG_ACTS:
+        for least, before, act, duress in _LONG_ACTS:
             if least <= held_ms < before:
                 return duress if self._squeezed else act
         return None

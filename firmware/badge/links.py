@@ -10,14 +10,15 @@ taken, the oldest that has proved nothing goes, or else the newest.
 """
 
 import asyncio
-from time import ticks_diff, ticks_ms
+
+from micropython import const
 
 from protocol import chunks, kinds, link
 from protocol.session import BadgeLink
 
 from . import radio as air
 from . import trace
-from .clock import now_ms
+from .clock import MASK, now_ms, ticks
 from .outbox import Pending
 
 if False:  # for type checkers only: MicroPython has no typing module
@@ -25,12 +26,12 @@ if False:  # for type checkers only: MicroPython has no typing module
 
     from .radio import Radio
 
-CONTROL_RETRY_MS = 1
-AUDIO_RETRY_MS = 5
-AUDIO_BURST = 6  # of the stack's ten buffers of 244 bytes; four stay for control
-AUDIO_REFILL_MS = 5  # 200 packets a second at the most: five times live
-DROP_MS = 6000  # a stack that needs longer for a disconnect is stuck
-_SLOW_MTU_CHUNKS = 64  # chunks that wait on one connection; more means it does not drain
+_CONTROL_RETRY_MS = const(1)
+_AUDIO_RETRY_MS = const(5)
+_AUDIO_BURST = const(6)  # of the stack's ten buffers of 244 bytes; four stay for control
+_AUDIO_REFILL_MS = const(5)  # 200 packets a second at the most: five times live
+_DROP_MS = const(6000)  # a stack that needs longer for a disconnect is stuck
+_SLOW_MTU_CHUNKS = const(64)  # chunks that wait on one connection; more means it does not drain
 
 
 class Peer:
@@ -59,20 +60,21 @@ class Peer:
 class Links:
     """All connections. What arrives and what is needed goes through the handlers set by the application."""
 
-    def __init__(self, radio: "Radio", open_session: "Callable[[], BadgeLink]") -> None:
+    def __init__(self, radio: "Radio") -> None:
         self.peers: "dict[int, Peer]" = {}
-        self.on_connections: "Callable[[], None]" = _nothing  # one came or went: advertise again
-        self.on_message: "Callable[[Peer, int, bytes], None]" = _no_message
-        self.on_passkey: "Callable[[int, int], None]" = _no_passkey
-        self.event_body: "Callable[[Pending], bytes]" = _no_event
-        self.status_body: "Callable[[], bytes]" = _no_status
-        self.next_audio: "Callable[[Peer], bytes | None]" = _no_audio
-        self.audio_waits: "Callable[[Peer], bool]" = _no_audio_waits
+        self.on_connections: "Callable[[], None]"  # one came or went: advertise again
+        self.open_session: "Callable[[], BadgeLink]"  # set before anything may arrive
+        self.on_message: "Callable[[Peer, int, bytes], None]"
+        self.on_passkey: "Callable[[int, int], None]"
+        self.on_heard: "Callable[[bytes], None]"
+        self.event_body: "Callable[[Pending], bytes]"
+        self.status_body: "Callable[[], bytes]"
+        self.next_audio: "Callable[[Peer], bytes | None]"
+        self.audio_waits: "Callable[[Peer], bool]"
         self._radio = radio
-        self._open_session = open_session
         self._event = asyncio.Event()
-        self._tokens = AUDIO_BURST
-        self._refilled = ticks_ms()
+        self._tokens = _AUDIO_BURST
+        self._refilled = ticks()
 
     # --- who is there
 
@@ -93,6 +95,12 @@ class Links:
             peer.status = True
         self._event.set()
         return bool(peers)
+
+    def hurry(self) -> None:
+        """Hand over what is urgent without waiting for a turn, as far as the stack has room."""
+        for peer in self.established():
+            while self._control(peer) and self._hand_over(peer) == 0 and peer.events:
+                pass
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -119,19 +127,23 @@ class Links:
             await self._radio.flag.wait()
             happened = self._radio.next()
             while happened is not None:
-                self._happened(*happened)
+                self.happened(*happened)
                 happened = self._radio.next()
             alive()
 
-    def _happened(self, kind: int, connection: int, data: "bytes | int | None") -> None:
+    def happened(self, kind: int, connection: int, data: "bytes | int | None") -> None:
+        """Handle one thing that the radio noted."""
         if kind == air.DISCONNECTED:
             if self.peers.pop(connection, None) is not None:
                 trace.say("disconnected", "connection=%d" % connection)
             self.on_connections()
             return
+        if kind == air.HEARD and isinstance(data, bytes):
+            self.on_heard(data)
+            return
         peer = self.peers.get(connection)
         if peer is None or kind == air.CONNECTED:
-            peer = Peer(connection, self._open_session())
+            peer = Peer(connection, self.open_session())
             self.peers[connection] = peer
             trace.say("connected", "connection=%d" % connection)
             self._keep_one_free()
@@ -172,7 +184,7 @@ class Links:
         now = now_ms()
         for peer in list(self.peers.values()):
             if peer.dropped_ms:
-                if now - peer.dropped_ms > DROP_MS:
+                if now - peer.dropped_ms > _DROP_MS:
                     return False
             elif peer.session.dead(now):
                 self.drop(peer, "silent" if peer.session.established else "unproved")
@@ -185,15 +197,15 @@ class Links:
         while True:
             await self._event.wait()
             self._event.clear()
-            pause = self._send_one()
+            pause = self.send_one()
             while pause is not None:
                 alive()
                 # also where there was room: the others must come to their turn
                 await asyncio.sleep_ms(pause)
-                pause = self._send_one()
+                pause = self.send_one()
             alive()
 
-    def _send_one(self) -> "int | None":
+    def send_one(self) -> "int | None":
         """Hand over one value; milliseconds until the next try, None when there is nothing to send."""
         for peer in list(self.peers.values()):
             if not peer.dropped_ms and self._control(peer):
@@ -202,7 +214,7 @@ class Links:
             if peer.audio is None:
                 if not self._token():
                     if self.audio_waits(peer):
-                        return AUDIO_RETRY_MS
+                        return _AUDIO_RETRY_MS
                     continue
                 body = self.next_audio(peer)
                 if body is None:
@@ -217,7 +229,7 @@ class Links:
             took = self._radio.notify(peer.connection, peer.audio)
             if took is False:
                 self._tokens = 0
-                return AUDIO_RETRY_MS
+                return _AUDIO_RETRY_MS
             peer.audio = None
             return 0
         return None
@@ -247,7 +259,7 @@ class Links:
     def _hand_over(self, peer: Peer) -> int:
         took = self._radio.notify(peer.connection, peer.waiting[0])
         if took is False:
-            return CONTROL_RETRY_MS
+            return _CONTROL_RETRY_MS
         if took is None:
             # not connected any more: the disconnect is on its way
             peer.waiting = []
@@ -258,37 +270,9 @@ class Links:
         return 0
 
     def _token(self) -> bool:
-        now = ticks_ms()
-        gained = ticks_diff(now, self._refilled) // AUDIO_REFILL_MS
+        now = ticks()
+        gained = (now - self._refilled & MASK) // _AUDIO_REFILL_MS
         if gained > 0:
-            self._tokens = min(AUDIO_BURST, self._tokens + gained)
+            self._tokens = min(_AUDIO_BURST, self._tokens + gained)
             self._refilled = now
         return self._tokens > 0
-
-
-def _nothing() -> None:
-    pass
-
-
-def _no_message(_peer: Peer, _kind: int, _body: bytes) -> None:
-    pass
-
-
-def _no_passkey(_connection: int, _action: int) -> None:
-    pass
-
-
-def _no_event(_event: Pending) -> bytes:
-    return b""
-
-
-def _no_status() -> bytes:
-    return b""
-
-
-def _no_audio(_peer: Peer) -> "bytes | None":
-    return None
-
-
-def _no_audio_waits(_peer: Peer) -> bool:
-    return False

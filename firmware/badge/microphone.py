@@ -6,19 +6,19 @@ buffer takes the sound; beyond that it is lost without a word, so the time betwe
 """
 
 from machine import I2S, Pin
+from micropython import const
 
 from protocol.adpcm import RATE, SAMPLES
 
-from . import trace
+from . import buffers, trace
 from .clock import MASK, ticks_micro
-from .codec import RAW_LENGTH
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
-_IBUF = 16384  # bytes of DMA memory at 8 a sample on the ESP32: 128 ms
+_IBUF = const(16384)  # bytes of DMA memory at 8 a sample on the ESP32: 128 ms
 _IBUF_US = _IBUF // 8 * 1000000 // RATE
-BLOCK_US = SAMPLES * 1000000 // RATE
+_BLOCK_US = SAMPLES * 1000000 // RATE
 
 
 class Microphone:
@@ -26,7 +26,7 @@ class Microphone:
 
     def __init__(self, board: "Any") -> None:
         self._board = board
-        self.raw = bytearray(RAW_LENGTH)
+        self.raw = buffers.raw
         self._i2s: "I2S | None" = None
         self._on_block: "Callable[[int], None] | None" = None
         self._last_us = 0
@@ -69,9 +69,9 @@ class Microphone:
         if self._i2s is None or self._on_block is None:
             return
         now = ticks_micro()
-        late = ((now - self._last_us) & MASK) - BLOCK_US - _IBUF_US
+        late = ((now - self._last_us) & MASK) - _BLOCK_US - _IBUF_US
         self._last_us = now
         try:
-            self._on_block((late + BLOCK_US - 1) // BLOCK_US if late > 0 else 0)
+            self._on_block((late + _BLOCK_US - 1) // _BLOCK_US if late > 0 else 0)
         finally:
             i2s.readinto(self.raw)

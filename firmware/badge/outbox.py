@@ -5,13 +5,15 @@ station's receipt (the hub may be destroyed with it). It is sealed at the moment
 and each sending is a fresh proof of life. Nothing here does I/O.
 """
 
+from micropython import const
+
 from protocol import kinds
 from protocol.ident import NONE
 
-UNHELD_MS = 1000
-HELD_MS = 5000
-LIMIT = 32  # events that wait; a wearer without coverage makes a handful an hour
-_PER_ROUND = 3  # repetitions a second: more would push young uplinks out of protocol.fresh's ring
+_UNHELD_MS = const(1000)
+_HELD_MS = const(5000)
+_LIMIT = const(32)  # events that wait; a wearer without coverage makes a handful an hour
+_PER_ROUND = const(3)  # repetitions a second: more would push young uplinks out of protocol.fresh's ring
 
 
 class Pending:
@@ -53,7 +55,7 @@ class Outbox:
 
     def add(self, event: Pending) -> None:
         """Let an event wait. Where there is no room the oldest of the least important goes, an alarm last."""
-        if len(self.events) >= LIMIT:
+        if len(self.events) >= _LIMIT:
             worst = self.events[0]
             for other in self.events:
                 if (other.kind in kinds.ALARMS, -other.priority) < (worst.kind in kinds.ALARMS, -worst.priority):
@@ -86,7 +88,7 @@ class Outbox:
         if event is None or event.held:
             return None
         event.held = True
-        event.due_ms = now_ms + HELD_MS
+        event.due_ms = now_ms + _HELD_MS
         return event
 
     def due(self, now_ms: int) -> "list[Pending]":
@@ -94,7 +96,7 @@ class Outbox:
         out: "list[Pending]" = []
         for event in self.events:
             if now_ms >= event.due_ms and len(out) < _PER_ROUND:
-                event.due_ms = now_ms + (HELD_MS if event.held else UNHELD_MS)
+                event.due_ms = now_ms + (_HELD_MS if event.held else _UNHELD_MS)
                 out.append(event)
         return out
 

@@ -26,16 +26,19 @@ from .bonds import Bonds
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any
 
-ADVERTISE_US = 100_000  # a hub that scans all the time hears it within two of them, lost ones included
+_ADVERTISE_US = const(100_000)  # a hub that scans all the time hears it within two of them, lost ones included
 CONNECTIONS = 3  # what the ESP32's NimBLE is built with
-BUFFER = 512
-MTU = 247  # 244 bytes of value: one link-layer packet of 251
-_RING = 40
-_RESERVED = 8  # of the ring, for connects and disconnects
+_BUFFER = const(512)
+_MTU = const(247)  # 244 bytes of value: one link-layer packet of 251
+_RING = const(40)
+_RESERVED = const(8)  # of the ring, for connects and disconnects
+_SCAN_INTERVAL_US = const(60_000)
+_SCAN_WINDOW_US = const(30_000)  # half the time: the other half is for the beacon and the connections
 
 _IRQ_CENTRAL_CONNECT = const(1)
 _IRQ_CENTRAL_DISCONNECT = const(2)
 _IRQ_GATTS_WRITE = const(3)
+_IRQ_SCAN_RESULT = const(5)
 _IRQ_MTU_EXCHANGED = const(21)
 _IRQ_GET_SECRET = const(29)
 _IRQ_SET_SECRET = const(30)
@@ -48,6 +51,7 @@ DISCONNECTED = _IRQ_CENTRAL_DISCONNECT
 WRITTEN = _IRQ_GATTS_WRITE
 MTU_CHANGED = _IRQ_MTU_EXCHANGED
 PASSKEY = _IRQ_PASSKEY_ACTION
+HEARD = _IRQ_SCAN_RESULT
 
 _SERVICE = (
     bluetooth.UUID(link.SERVICE),
@@ -70,7 +74,8 @@ class Radio:
         self.lost = 0  # what the handler could not note
         self.handler_faults = 0
         self.restarts = 0
-        self._bonds = bonds
+        self.listening = False
+        self.bonds = bonds
         self._ble: "Any" = bluetooth.BLE()  # the stubs take handles for buffers
         self._rx = 0
         self._tx = 0
@@ -89,17 +94,18 @@ class Radio:
         except (OSError, ValueError) as error:  # a build without pairing: privacy is less, trust is not
             trace.fault("bonds", error)
         ble.active(True)
-        ble.config(mtu=MTU)
+        ble.config(mtu=_MTU)
         ble.config(addr_mode=_ADDR_RANDOM)
         ((self._rx, self._tx),) = ble.gatts_register_services((_SERVICE,))
-        ble.gatts_set_buffer(self._rx, BUFFER, True)
-        ble.gatts_set_buffer(self._tx, BUFFER)
+        ble.gatts_set_buffer(self._rx, _BUFFER, True)
+        ble.gatts_set_buffer(self._tx, _BUFFER)
 
     def restart(self) -> None:
         """Take it down and bring it up again: the cure for a stack that no longer answers. Raises OSError."""
         self.restarts += 1
         self._ble.active(False)
         self._head = self._tail = 0
+        self.listening = False
         self.start()
 
     def watch(self) -> None:
@@ -117,12 +123,18 @@ class Radio:
                 self._note(event, data[0], None, 0)
             elif event == _IRQ_MTU_EXCHANGED:
                 self._note(event, data[0], data[1], 0)
+            elif event == _IRQ_SCAN_RESULT:
+                # only what has the head of ours, with flags or without
+                heard = data[4]
+                at = len(heard) - 28
+                if at in (0, 3) and heard[at] == 27 and heard[at + 1] == heard[at + 2] == heard[at + 3] == 255:
+                    self._note(event, 0, bytes(heard), 2 * _RESERVED)
             elif event == _IRQ_PASSKEY_ACTION:
                 self._note(event, data[0], data[1], _RESERVED)
             elif event == _IRQ_GET_SECRET:
-                return self._bonds.get(data[0], data[1], data[2])
+                return self.bonds.get(data[0], data[1], data[2])
             elif event == _IRQ_SET_SECRET:
-                return self._bonds.put(data[0], data[1], data[2])
+                return self.bonds.put(data[0], data[1], data[2])
         except Exception:
             self.handler_faults += 1
         return None
@@ -139,7 +151,7 @@ class Radio:
         self.flag.set()
 
     def next(self) -> "tuple[int, int, Any] | None":
-        """What happened: kind, connection, and what was written or the new MTU."""
+        """What happened: kind, connection, and what was written or the new _MTU."""
         tail = self._tail
         if tail == self._head:
             return None
@@ -160,17 +172,34 @@ class Radio:
         With all connections taken the stack refuses to be connectable; the beacon goes out all the same.
         """
         ble = self._ble
+        listening = self.listening
         try:
             ble.gap_advertise(None)
+            self.listen(False)
             ble.config(addr_mode=_ADDR_RANDOM)
             try:
-                ble.gap_advertise(ADVERTISE_US, adv_data=payload, connectable=True)
+                ble.gap_advertise(_ADVERTISE_US, adv_data=payload, connectable=True)
             except OSError as error:
                 if error.errno != ENOMEM:
                     raise
-                ble.gap_advertise(ADVERTISE_US, adv_data=payload, connectable=False)
+                ble.gap_advertise(_ADVERTISE_US, adv_data=payload, connectable=False)
         except OSError as error:
             raise RadioFailed("advertise: %r" % error)
+        finally:
+            self.listen(listening)
+
+    def listen(self, on: bool) -> None:
+        """Hear advertisements, or not. A radio that cannot is said, and does without."""
+        if on == self.listening:
+            return
+        self.listening = on
+        try:
+            if on:
+                self._ble.gap_scan(0, _SCAN_INTERVAL_US, _SCAN_WINDOW_US, False)
+            else:
+                self._ble.gap_scan(None)
+        except (OSError, AttributeError) as error:
+            trace.fault("scan", error)
 
     def notify(self, connection: int, value: bytes) -> "bool | None":
         """Hand a value to the stack: True when it took it, False when its buffers are full, None when it never will."""

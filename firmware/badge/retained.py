@@ -7,16 +7,15 @@ crc32, whose result is too large for a 32-bit small integer.
 
     0 magic 4 | 4 flags u8 | 5 kind u8 | 6 ident 8 | 14 incident 8 | 22 felt u8 | 23 level u8 | 24 age s u24 | 27 reason
     28 visit state u8 | 29 audio u8 | 30 visit number u32 | 34 ref 8 | 42 interval s u24 | 45 grace s u16
-    47 remaining s u24 | 50 boot counter u16 | 52 cause u8 | 53 zeros | 60 check u16
+    47 remaining s u24 | 50 beacon rotation u16 | 52 cause u8 | 53 zeros | 60 check u16
 """
 
 from machine import RTC
+from micropython import const
 
-from protocol import ident as identity
-
-LENGTH = 62
+_LENGTH = const(62)
 _MAGIC = b"TOC2"
-_CHECK_AT = 60
+_CHECK_AT = const(60)
 
 # flags
 OPEN = 1  # an alarm is open
@@ -30,16 +29,17 @@ CAUSE_TASK = 1  # a task died and could not be restarted
 CAUSE_PROVISIONED = 2
 CAUSE_COMMAND = 3
 
-_FLAGS = 4
-_KIND = 5
-_IDENT = 6
-_INCIDENT = 14
-_FELT = 22
-_LEVEL = 23
-_AGE = 24
-_REASON = 27
-_VISIT = 28
-_CAUSE = 52
+_FLAGS = const(4)
+_KIND = const(5)
+_IDENT = const(6)
+_INCIDENT = const(14)
+_FELT = const(22)
+_LEVEL = const(23)
+_AGE = const(24)
+_REASON = const(27)
+_VISIT = const(28)
+_ROTATION = const(50)
+_CAUSE = const(52)
 
 
 class Retained:
@@ -47,14 +47,14 @@ class Retained:
 
     def __init__(self) -> None:
         self._rtc = RTC()
-        self._buffer = bytearray(LENGTH)
+        self._buffer = bytearray(_LENGTH)
         self.valid = False
         try:
             before = self._rtc.memory()
         except OSError:
             before = b""
-        if len(before) >= LENGTH and before[:4] == _MAGIC:
-            for i in range(LENGTH):
+        if len(before) >= _LENGTH and before[:4] == _MAGIC:
+            for i in range(_LENGTH):
                 self._buffer[i] = before[i]
             check = self._fletcher()
             self.valid = self._buffer[_CHECK_AT] == check >> 8 and self._buffer[_CHECK_AT + 1] == check & 0xFF
@@ -63,7 +63,7 @@ class Retained:
 
     def clear(self) -> None:
         """Forget everything."""
-        for i in range(LENGTH):
+        for i in range(_LENGTH):
             self._buffer[i] = 0
         for i in range(4):
             self._buffer[i] = _MAGIC[i]
@@ -127,6 +127,15 @@ class Retained:
         return self._number(_AGE, 3)
 
     @property
+    def rotation(self) -> int:
+        """The number of the latest beacon."""
+        return self._number(_ROTATION, 2)
+
+    def keep_rotation(self, rotation: int) -> None:
+        """Note the number of the latest beacon; write() hands it over."""
+        self._store(_ROTATION, 2, rotation)
+
+    @property
     def cause(self) -> int:
         """Why the firmware reset itself, CAUSE_NONE if it did not."""
         return self._buffer[_CAUSE]
@@ -149,6 +158,7 @@ class Retained:
         buffer[_FELT] = 0
         buffer[_LEVEL] = 0
         buffer[_AGE] = buffer[_AGE + 1] = buffer[_AGE + 2] = 0
+        buffer[_REASON] = 0
         self.write()
 
     def restore_alarm(self, kind: int, ident: bytes, flags: int, felt: int) -> None:
@@ -213,6 +223,3 @@ class Retained:
         for i in range(count):
             value = value << 8 | self._buffer[at + i]
         return value
-
-
-NO_INCIDENT = identity.NONE

@@ -10,20 +10,20 @@ block again.
 from time import ticks_diff, ticks_us
 
 from cryptolib import aes
+from micropython import const
 
 from protocol.adpcm import PACKET_LENGTH, RATE, SAMPLES
 from protocol.crypto import TAG_LENGTH
 
 from . import codec
-
-SEALED_LENGTH = PACKET_LENGTH + TAG_LENGTH
+from .buffers import RAW_LENGTH, SEALED_LENGTH
 
 _BLOCKS = (PACKET_LENGTH + 15) // 16
-_TEXT_AT = 32  # in the MAC's input: first block and associated data come before the text
+_TEXT_AT = const(32)  # in the MAC's input: first block and associated data come before the text
 _MAC_LENGTH = _TEXT_AT + 16 * _BLOCKS
 _LAST = _MAC_LENGTH - 16
 _FLAGS = 0x40 | (TAG_LENGTH - 2) // 2 << 3 | 1
-_INDEX_AT = 9  # the packet's number in the first block and in each counter block
+_INDEX_AT = const(9)  # the packet's number in the first block and in each counter block
 
 
 class Sealer:
@@ -46,8 +46,8 @@ class Sealer:
         self._stream = bytearray(len(self._counters))
         self._text_stream = memoryview(self._stream)[16:]
 
-    def seal(self, index: int, slot: memoryview) -> None:
-        """Write packet `index`, whose plain form lies in `text`, sealed into a slot of SEALED_LENGTH bytes."""
+    def seal(self, index: int, target: "bytearray", to: int) -> None:
+        """Write packet `index`, whose plain form lies in `text`, sealed into SEALED_LENGTH bytes at target[to]."""
         mac_in = self._mac_in
         mac_out = self._mac_out
         counters = self._counters
@@ -62,22 +62,22 @@ class Sealer:
             mac_in[i] = first[i] ^ mac_out[_LAST + i]
         self._cbc.encrypt(mac_in, mac_out)
         self._ecb.encrypt(counters, self._stream)
-        codec.xor(slot, self.text, self._text_stream, PACKET_LENGTH)
+        codec.xor(target, to, self.text, self._text_stream)
         for i in range(TAG_LENGTH):
-            slot[PACKET_LENGTH + i] = mac_out[_LAST + i] ^ self._stream[i]
+            target[to + PACKET_LENGTH + i] = mac_out[_LAST + i] ^ self._stream[i]
 
 
 def benchmark() -> "tuple[int, int, bool]":
     """Microseconds that one second of speech costs to code and to seal, and whether the coder is machine code."""
     state = codec.new_state()
-    raw = bytearray(i * 7 & 0xFF for i in range(codec.RAW_LENGTH))
+    raw = bytearray(i * 7 & 0xFF for i in range(RAW_LENGTH))
     sealer = Sealer(bytes(16), 1, bytes(6), 1)
-    slot = memoryview(bytearray(SEALED_LENGTH))
+    target = bytearray(SEALED_LENGTH)
     packets = RATE // SAMPLES
     began = ticks_us()
     for _ in range(packets):
         codec.encode(state, raw, sealer.text, 4)
     coded = ticks_us()
     for i in range(packets):
-        sealer.seal(i, slot)
+        sealer.seal(i, target, 0)
     return ticks_diff(coded, began), ticks_diff(ticks_us(), coded), codec.compiled

@@ -10,17 +10,26 @@ class BadSetting(ValueError):
     """A setting that does not exist or a value that it may not have; says which, and what is allowed."""
 
 
-# name: (least, most, default, what it is). Booleans have no range.
+# name: (least, most, default). What is true or false has no range.
 TABLE = {
-    "hold_to_sos": (0.5, 4.0, 1.5, "seconds that the hidden button is held to raise SOS"),
-    "visit_minutes": (0.05, 1440, 60, "length of a visit that is started on the badge, and between check-ins"),
-    "grace_minutes": (0.02, 60, 2, "time after the end of the interval before a missed check-in is an alarm"),
-    "extend_minutes": (0.05, 240, 15, "time that an extension adds"),
-    "missed_check_in_audio": (None, None, False, "agreed in advance: a missed check-in starts the microphone"),
-    "audio_max_minutes": (0.1, 240, 30, "capture stops after so long without contact to the station"),
-    "amber_seconds": (1, 600, 30, "length of the spoken note at the start of a visit"),
-    "fall_alarm": (None, None, False, "alarm when the badge falls and lies still"),
-    "battery_low": (5, 50, 20, "percent at which a low battery is felt first"),
+    # seconds that the hidden button is held to raise SOS
+    "hold_to_sos": (0.5, 4.0, 1.5),
+    # length of a visit that is started on the badge, and between its check-ins
+    "visit_minutes": (0.05, 1440, 60),
+    # from the end of the interval until a missed check-in is an alarm
+    "grace_minutes": (0.02, 60, 2),
+    # what an extension adds
+    "extend_minutes": (0.05, 240, 15),
+    # agreed in advance: a missed check-in starts the microphone
+    "missed_check_in_audio": (None, None, False),
+    # capture stops after so long without contact to the station
+    "audio_max_minutes": (0.1, 240, 30),
+    # length of the spoken note at the start of a visit
+    "amber_seconds": (1, 600, 30),
+    # alarm when the badge falls and lies still
+    "fall_alarm": (None, None, False),
+    # percent at which a low battery is felt first
+    "battery_low": (5, 50, 20),
 }
 
 
@@ -28,7 +37,7 @@ def check(name: str, value: object) -> "int | float | bool":
     """The value as the badge keeps it; raises BadSetting."""
     if name not in TABLE:
         raise BadSetting("no setting is called %s" % name)
-    least, most, default, _ = TABLE[name]
+    least, most, default = TABLE[name]
     if isinstance(default, bool):
         if isinstance(value, bool):
             return value

@@ -7,16 +7,18 @@ after a reset it is found again from the records' own numbers, without reading t
 
 import os
 
+from micropython import const
+
 from . import trace
-from .sealer import SEALED_LENGTH
+from .buffers import PACKETS, SEALED_LENGTH
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
 
-RECORD = 4 + SEALED_LENGTH  # packet number u32, sealed packet
-BATCH = 4096 // RECORD  # records that fill one block
-_RUNS = 64  # a run more for each gap in the link
-_KEEP_FREE = 65536  # bytes that stay free for settings and journal
+_RECORD = 4 + SEALED_LENGTH  # packet number u32, sealed packet
+BATCH = 4096 // _RECORD  # records that fill one block
+_RUNS = const(64)  # a run more for each gap in the link
+_KEEP_FREE = const(65536)  # bytes that stay free for settings and journal
 _PREFIX = "sound-"
 
 
@@ -27,38 +29,31 @@ class Spool:
         self._path = path
         self.runs: "list[list[int]]" = []  # [first packet, how many, record of the first], ascending
         self._records = 0
-        self._out = bytearray()
-        self._numbers: "list[int]" = []
 
-    def add(self, number: int, sealed: "memoryview | bytes") -> None:
-        """Put a packet into the batch; flush() writes it. Numbers ascend."""
-        self._out.extend(number.to_bytes(4, "big"))
-        self._out.extend(sealed)
-        self._numbers.append(number)
-
-    def flush(self) -> int:
-        """Write the batch; how many packets could not be kept. Never raises: a bad flash loses sound only."""
-        numbers = self._numbers
-        if not numbers:
-            return 0
+    def keep(self, ring: bytearray, first: int, end: int) -> bool:
+        """Write packets [first, end) from the ring. False when flash is full or broken: then none of them counts."""
+        if first >= end:
+            return True
         try:
             if self._path is None:
                 raise OSError(19)  # ENODEV
             state = os.statvfs(self._path.rsplit("/", 1)[0])
             if state[0] * state[3] < _KEEP_FREE:
                 raise OSError(28)  # ENOSPC
-            with open(self._path, "ab") as file:
-                file.write(self._out)
+            view = memoryview(ring)
+            with open(self._path, "r+b" if self._records else "wb") as file:
+                # a record that a power cut or a full flash left half written is written over
+                file.seek(self._records * _RECORD)
+                for number in range(first, end):
+                    at = number % PACKETS * SEALED_LENGTH
+                    file.write(number.to_bytes(4, "big"))
+                    file.write(view[at : at + SEALED_LENGTH])
         except OSError as error:
             trace.fault("spool", error)
-            lost = len(numbers)
-        else:
-            lost = 0
-            for number in numbers:
-                self._note(number)
-        self._out = bytearray()
-        self._numbers = []
-        return lost
+            return False
+        for number in range(first, end):
+            self._note(number)
+        return True
 
     def _note(self, number: int) -> None:
         runs = self.runs
@@ -74,7 +69,7 @@ class Spool:
             if first <= number < first + count and self._path is not None:
                 try:
                     with open(self._path, "rb") as file:
-                        file.seek((record + number - first) * RECORD + 4)
+                        file.seek((record + number - first) * _RECORD + 4)
                         sealed = file.read(SEALED_LENGTH)
                 except OSError as error:
                     trace.fault("spool", error)
@@ -106,11 +101,11 @@ class Spool:
         if self._path is None:
             return
         try:
-            records = os.stat(self._path)[6] // RECORD
+            records = os.stat(self._path)[6] // _RECORD
             with open(self._path, "rb") as file:
 
                 def number_of(record: int) -> int:
-                    file.seek(record * RECORD)
+                    file.seek(record * _RECORD)
                     return int.from_bytes(file.read(4), "big")
 
                 self._search(number_of, records)

@@ -16,6 +16,7 @@ import struct
 from binascii import crc32
 
 import vfs
+from micropython import const
 
 from . import trace
 from .settings import BadSetting, Settings, check_all
@@ -23,14 +24,14 @@ from .settings import BadSetting, Settings, check_all
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
-MOUNT = "/flash"
+_MOUNT = "/flash"
 _FOLDER = "/tocsin"
 _MAGIC = b"Tc"
-_VERSION = 1
+_VERSION = const(1)
 _HEAD = ">2sBBH"  # magic, version, what it is, length of the payload; CRC32 at the end
-_HEAD_LENGTH = 6
-_OVERHEAD = 10
-_MAX = 2048
+_HEAD_LENGTH = const(6)
+_OVERHEAD = const(10)
+_MAX = const(2048)
 
 KEYS = 1
 SETTINGS = 2
@@ -159,8 +160,8 @@ def mount() -> "str | None":
                 raise
             vfs.VfsLfs2.mkfs(device)
             filesystem = vfs.VfsLfs2(device)  # type: ignore[abstract]
-        vfs.mount(filesystem, MOUNT)
-        return _folder(MOUNT)
+        vfs.mount(filesystem, _MOUNT)
+        return _folder(_MOUNT)
     except (OSError, ImportError, IndexError) as error:
         trace.fault("filesystem", error)
         return None

@@ -2,7 +2,7 @@
 
 The watchdog cannot be stopped once started. It is fed only when every task has come round lately; one that hangs, or
 cannot be started again, ends in a reset, after which an open alarm is resumed from retained memory. Tasks that wait
-for something are roused every ROUSE_MS, so that waiting is not mistaken for hanging.
+for something are roused every _ROUSE_MS, so that waiting is not mistaken for hanging.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import gc
 import sys
 
 from machine import WDT
+from micropython import const
 
 from . import trace
 from .clock import now_ms
@@ -17,12 +18,12 @@ from .clock import now_ms
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable, Coroutine
 
-ROUSE_MS = 1000
-LIMIT_MS = 6000  # a flash that erases, a heap that is collected and a slow hub together stay below a second
-WATCHDOG_MS = 10000
-HEAP_MS = 60000
-_RESTARTS = 5  # of one task in
-_RESTARTS_MS = 60000
+_ROUSE_MS = const(1000)
+_LIMIT_MS = const(6000)  # a flash that erases, a heap that is collected and a slow hub together stay below a second
+_WATCHDOG_MS = const(10000)
+_HEAP_MS = const(60000)
+_RESTARTS = const(5)  # of one task in
+_RESTARTS_MS = const(60000)
 
 
 class Task:
@@ -47,6 +48,7 @@ class Supervisor:
         self._on_hopeless = on_hopeless
         self._tasks: "list[Task]" = []
         self._watchdog: "WDT | None" = None
+        self.on_heap: "Callable[[int], None] | None" = None
         self.lowest_heap = gc.mem_free()
 
     def add(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
@@ -62,7 +64,7 @@ class Supervisor:
                 raise
             except Exception as error:
                 trace.fault(task.name, error)
-                sys.print_exception(error)  # type: ignore[attr-defined]
+                sys.print_exception(error)
                 if isinstance(error, MemoryError):
                     gc.collect()
             now = now_ms()
@@ -75,24 +77,27 @@ class Supervisor:
         """Start all tasks and watch over them, for ever."""
         for task in self._tasks:
             asyncio.create_task(self._keep(task))
-        self._watchdog = WDT(timeout=WATCHDOG_MS)
+        self._watchdog = WDT(timeout=_WATCHDOG_MS)
         heap_ms = now_ms()
         self.heap()
         while True:
-            await asyncio.sleep_ms(ROUSE_MS)
+            await asyncio.sleep_ms(_ROUSE_MS)
             self._rouse()
             now = now_ms()
-            stuck = [task.name for task in self._tasks if now - task.seen_ms > LIMIT_MS]
+            stuck = [task.name for task in self._tasks if now - task.seen_ms > _LIMIT_MS]
             if stuck:
                 trace.say("stuck", "tasks=" + ",".join(stuck))
             else:
                 self._watchdog.feed()
             self.lowest_heap = min(self.lowest_heap, gc.mem_free())
-            if now - heap_ms >= HEAP_MS:
+            if now - heap_ms >= _HEAP_MS:
                 heap_ms = now
                 self.heap()
 
     def heap(self) -> None:
         """Say how much memory is free after a collection, and the lowest seen without one."""
         gc.collect()
-        trace.say("heap", "free=%d used=%d lowest=%d" % (gc.mem_free(), gc.mem_alloc(), self.lowest_heap))  # type: ignore[attr-defined]
+        free = gc.mem_free()
+        trace.say("heap", "free=%d used=%d lowest=%d" % (free, gc.mem_alloc(), self.lowest_heap))
+        if self.on_heap is not None:
+            self.on_heap(free)

@@ -84,6 +84,6 @@ def encode(state: ptr16, raw: ptr16, out: ptr8, gain_bits: int):
 
 
 @micropython.viper
-def xor(target: ptr8, left: ptr8, right: ptr8, length: int):
-    for i in range(length):
-        target[i] = int(left[i]) ^ int(right[i])
+def xor(target: ptr8, at: int, left: ptr8, right: ptr8):
+    for i in range(203):
+        target[at + i] = int(left[i]) ^ int(right[i])

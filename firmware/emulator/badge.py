@@ -8,6 +8,8 @@ import hashlib
 import json
 import random
 import struct
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,18 @@ from firmware.emulator.childlink import ChildLink
 from firmware.emulator.events import Bus
 from firmware.emulator.hand import SOS, BadAct, Hand, number, steps
 from firmware.emulator.haptics import Haptics
+from firmware.emulator.heap import LIMIT, Heap, measure
 from firmware.emulator.microphone import Microphone
 from firmware.emulator.process import Child
 from firmware.emulator.radio import Radio
 
-HEAP = "160K"  # of 64-bit objects: stands for 80 KB on the badge
 WATCHDOG_CHECK_S = 0.1
 BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
 FULL_MV, EMPTY_MV = 4150, 3300
 BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16}
+PROVISION_S = 8.0
+# What is remembered of the firmware's trace lines: field -> name in GET /state
+_FACTS = {"heap": "heap_free", "free": "heap_free", "lowest": "heap_lowest", "badge": "badge", "boot": "boot"}
 _CAUSES = {1: "power_on", 2: "hard", 3: "watchdog", 4: "deepsleep", 5: "soft"}
 
 
@@ -47,7 +52,7 @@ class Badge:
         sound: bytes,
         *,
         module: str = "firmware.badge.main",
-        heap: str = HEAP,
+        heap: int = LIMIT,
         broken: tuple[str, ...] = (),
         extra: dict[str, Path] | None = None,
     ) -> None:
@@ -55,7 +60,8 @@ class Badge:
         self.bus = Bus()
         self.folder = folder
         self._module = module
-        self._heap = heap
+        self._limit = heap
+        self.heap = Heap(heap, 0, 0)
         self._extra = extra
         self.board = Board(folder)
         self.link = ChildLink()
@@ -69,6 +75,7 @@ class Badge:
         self._child: Child | None = None
         self._life: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._running = asyncio.Event()
         self._cause = memory.POWER_ON
         self._off_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,6 +96,7 @@ class Badge:
         """Switch it on. Raises build.BuildError when the firmware does not compile."""
         image = await asyncio.to_thread(build.image, extra=self._extra)
         (self.folder / "image.rom").write_bytes(image)
+        self.heap = await asyncio.to_thread(measure, image, self._limit)
         await self.link.open()
         self.radio.start()
         self._life = asyncio.create_task(self._live())
@@ -133,13 +141,15 @@ class Badge:
             self.folder / "flash.bin",
             port=self.link.port,
             module=self._module,
-            heap=self._heap,
+            heap=self.heap.size,
         )
         self._child = await Child.start(command, self._on_line)
+        self._running.set()
 
     async def _halt(self) -> None:
         """The processor stops: so do the radio, the motor and the microphone."""
         child, self._child = self._child, None
+        self._running.clear()
         if child:
             await child.kill()
         self.link.detach()
@@ -224,9 +234,9 @@ class Badge:
             return
         name, _, rest = line[1:].partition(" ")
         fields = dict(part.split("=", 1) for part in rest.split() if "=" in part)
-        for key, value in fields.items():
-            if key in ("heap", "free", "heap_free") and value.isdigit():
-                self.facts["heap_free"] = int(value)
+        for key, fact in _FACTS.items():
+            if fields.get(key, "").isdigit():
+                self.facts[fact] = int(fields[key])
         self.bus.emit("trace", name=name, fields=fields, line=line)
 
     def console(self, line: str) -> None:
@@ -234,15 +244,33 @@ class Badge:
         if self._child:
             self._child.write(line)
 
-    def provision(self, what: dict[str, Any]) -> None:
-        """Hand the badge its identity and settings, as `tocsin-badge provision` does over the cable."""
-        self.console("provision " + json.dumps(what, separators=(",", ":")))
+    async def provision(self, what: dict[str, Any]) -> dict[str, str]:
+        """Hand the badge its identity and settings, as `tocsin-badge provision` does over the cable.
+
+        Returns what the firmware answered. Raises BadAct when it refuses or says nothing.
+        """
+        listener = self.bus.listen(after=self.bus.last)
+        try:
+            async with asyncio.timeout(PROVISION_S):
+                await self._running.wait()
+                self.console("provision " + json.dumps(what, separators=(",", ":")))
+                while (event := await listener.get()) is not None:
+                    if event["type"] == "trace" and event["name"] == "provisioned":
+                        return dict(event["fields"])
+                    if event["type"] == "trace" and event["name"] == "refused":
+                        raise BadAct(str(event["line"])[len("@refused ") :])
+        except TimeoutError:
+            pass
+        finally:
+            self.bus.leave(listener)
+        raise BadAct("the firmware did not answer")
 
     # ------------------------------------------------------------------ physics
 
     def _set_pin(self, pin: int, level: int) -> None:
         if self.board.set_pin(pin, level):
-            self.link.send("p", bytes((pin, level)))
+            now_us = time.monotonic_ns() // 1000 & 0xFFFFFFFF
+            self.link.send("p", struct.pack(">BBI", pin, level, now_us))
             self._maybe_wake()
 
     def _press(self, button: str, pressed: bool) -> None:
@@ -308,5 +336,6 @@ class Badge:
                 "advertising": bool(device and device.is_advertising),
                 "connections": len(device.connections) if device else 0,
             },
+            "heap": asdict(self.heap),
             **self.facts,
         }

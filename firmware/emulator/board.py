@@ -116,4 +116,3 @@ class Board:
     def restart_samples(self) -> None:
         """The DMA ring is empty, the next sample is number 0."""
         struct.pack_into("<Q", self.memory, I2S_WRITTEN, 0)
-

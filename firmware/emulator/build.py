@@ -65,9 +65,7 @@ def _compile(source: Path, name: str) -> bytes:
     return kept.read_bytes()
 
 
-def image(
-    *, without_shims: Iterable[str] = (), extra: dict[str, Path] | None = None, boards: bool = True
-) -> bytes:
+def image(*, without_shims: Iterable[str] = (), extra: dict[str, Path] | None = None, boards: bool = True) -> bytes:
     """The ROMFS image of protocol, badge, boards and shims. Raises BuildError.
 
     `without_shims` leaves out shims by module name, for an interpreter that has the real module. `extra` adds
@@ -81,9 +79,7 @@ def image(
     for place, folder in folders.items():
         for path in sorted(folder.rglob("*")):
             relative = f"{place}/{path.relative_to(folder).as_posix()}"
-            if path.suffix == ".py" and not (place == "shims" and path.stem in left_out):
-                sources[relative] = path
-            elif path.suffix == ".json":
+            if (path.suffix == ".py" and not (place == "shims" and path.stem in left_out)) or path.suffix == ".json":
                 sources[relative] = path
     sources.update(extra or {})
     files = {}

@@ -22,7 +22,8 @@ from typing import Any
 import uvicorn
 
 from firmware.emulator import build, microphone
-from firmware.emulator.badge import BROKEN, HEAP, Badge
+from firmware.emulator.badge import BROKEN, Badge
+from firmware.emulator.heap import LIMIT
 from firmware.emulator.launcher import die_with_parent
 from firmware.emulator.panel import Panel
 from firmware.emulator.quiet import quieten
@@ -48,7 +49,7 @@ class Config:
     sounds: tuple[str, ...] = ()
     battery: float = 100.0
     broken: tuple[str, ...] = ()
-    heap: str = HEAP
+    heap: int = LIMIT // 1024
     module: str = "firmware.badge.main"
 
     def check(self) -> None:
@@ -64,8 +65,8 @@ class Config:
         for part in self.broken:
             if part not in BROKEN:
                 raise BadConfig(f"broken: {part!r} is none of {', '.join(BROKEN)}")
-        if not re.fullmatch(r"[1-9][0-9]{1,4}K", self.heap):
-            raise BadConfig(f"heap: {self.heap!r} is not a size such as 160K")
+        if not 64 <= self.heap <= 16384:
+            raise BadConfig(f"heap: {self.heap} is not between 64 and 16384 (KB)")
 
 
 def air_address(text: str) -> tuple[str, int]:
@@ -124,7 +125,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broken", action="append", metavar="PART", help=f"a part that does not work: {', '.join(BROKEN)}"
     )
-    parser.add_argument("--heap", help=f"MicroPython heap (default: {HEAP}, which stands for half of it)")
+    parser.add_argument(
+        "--heap",
+        type=int,
+        metavar="KB",
+        help=f"limit of the heap (default: {LIMIT // 1024}, which stand for half on a badge)",
+    )
     parser.add_argument("--module", help=argparse.SUPPRESS)
 
 
@@ -179,14 +185,12 @@ async def _serve(config: Config, air: tuple[str, int], sounds: dict[str, bytes],
         folder,
         next(iter(sounds.values())),
         module=config.module,
-        heap=config.heap,
+        heap=config.heap * 1024,
         broken=config.broken,
     )
     badge.set_battery(config.battery)
     panel = Panel(badge, sounds)
-    server = uvicorn.Server(
-        uvicorn.Config(panel.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
-    )
+    server = uvicorn.Server(uvicorn.Config(panel.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # ours are above
     try:
         await badge.start()

@@ -25,7 +25,7 @@ class Bus:
         """Tell of an event of this type; `at` in seconds of CLOCK_MONOTONIC, by default now."""
         self._number += 1
         stamp = time.monotonic() if at is None else at
-        event: Event = {"n": self._number, "at": stamp, "type": kind, **fields}
+        event: Event = {**fields, "n": self._number, "at": stamp, "type": kind}
         self.history.append(event)
         for queue in list(self._listeners):
             try:
@@ -36,6 +36,11 @@ class Bus:
                     queue.get_nowait()
                 queue.put_nowait(None)
         return event
+
+    @property
+    def last(self) -> int:
+        """The number of the latest event."""
+        return self._number
 
     def listen(self, after: int = 0) -> asyncio.Queue[Event | None]:
         """A queue of the events numbered above `after`, kept ones first; None in it means cut off."""

@@ -49,7 +49,7 @@ def steps(act: str, fields: Mapping[str, Any]) -> list[Step]:
         seconds = number(fields, "seconds", ordinary, 0.01, LONGEST_S)
         return [(0, button, True), (round(seconds * 1000), button, False)]
     if act == "presses":
-        count = int(number(fields, "count", card.RAPID_PRESSES, 1, MOST_PRESSES))
+        count = int(number(fields, "count", len(card.GESTURES["sos_presses"][1]), 1, MOST_PRESSES))
         return _presses(SOS, ((TAP_MS, TAP_GAP_MS),) * count)
     if act not in card.GESTURES:
         raise BadAct(f"unknown act {act!r}")

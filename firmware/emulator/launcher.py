@@ -78,12 +78,10 @@ def main(argv: list[str]) -> int:
     return int(micropython_unix.run_main(["micropython", "-X", f"heapsize={heap}", "-c", start]))
 
 
-def command(
-    image: Path, board: Path, flash: Path, *, port: int, module: str, heap: str = "160K"
-) -> list[str]:
+def command(image: Path, board: Path, flash: Path, *, port: int, module: str, heap: int | str = "160K") -> list[str]:
     """The command line that starts the child."""
     here = [sys.executable, "-m", "firmware.emulator.launcher"]
-    return [*here, str(image), str(board), str(flash), str(port), heap, module]
+    return [*here, str(image), str(board), str(flash), str(port), str(heap), module]
 
 
 if __name__ == "__main__":

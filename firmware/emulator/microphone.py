@@ -131,7 +131,7 @@ class Microphone:
         self._written = 0
         self._captures += 1
         self._began = time.monotonic()
-        self._bus.emit("capture", at=self._began, on=True, n=self._captures, rate=RATE)
+        self._bus.emit("capture", at=self._began, on=True, capture=self._captures, rate=RATE)
         self._next()
 
     def stop(self) -> None:
@@ -139,7 +139,7 @@ class Microphone:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-            self._bus.emit("capture", on=False, n=self._captures, rate=RATE, samples=self._written)
+            self._bus.emit("capture", on=False, capture=self._captures, rate=RATE, samples=self._written)
 
     def _next(self) -> None:
         due = self._began + (self._written + DMA_SAMPLES) / RATE

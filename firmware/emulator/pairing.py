@@ -146,9 +146,7 @@ class Pairing:
         """Ask the application for (or show it) a passkey."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting[connection.handle] = future
-        self._link.send(
-            "e", bytes((PASSKEY_ACTION,)) + struct.pack(">HBI", connection.handle, action, number)
-        )
+        self._link.send("e", bytes((PASSKEY_ACTION,)) + struct.pack(">HBI", connection.handle, action, number))
         try:
             return await asyncio.wait_for(future, PASSKEY_S)
         except TimeoutError:

@@ -65,7 +65,12 @@ class Panel:
         return JSONResponse({**self.badge.state(), "hearing": self.hearing})
 
     async def _events(self, request: Request) -> Response:
-        given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+        given = (
+            request.headers.get("last-event-id")
+            or request.query_params.get("after")
+            or request.query_params.get("since")
+            or "0"
+        )
         after = int(given) if given.isdigit() and len(given) < 12 else 0
         headers = {"Cache-Control": "no-store"}
         return StreamingResponse(self._stream(after), media_type="text/event-stream", headers=headers)
@@ -99,8 +104,11 @@ class Panel:
         body = await _object(request)
         if isinstance(body, str):
             return _refused(body)
-        self.badge.provision(body)
-        return JSONResponse({"ok": True})
+        try:
+            answer = await self.badge.provision(body)
+        except BadAct as problem:
+            return _refused(str(problem))
+        return JSONResponse({"ok": True, **answer})
 
     async def _console(self, request: Request) -> Response:
         body = await _object(request)

@@ -12,8 +12,9 @@ from bumble import att, hci, l2cap
 
 def _subclasses(cls: type) -> set[type]:
     found = {cls}
-    for below in cls.__subclasses__():
-        found |= _subclasses(below)
+    below: list[type] = type.__subclasses__(cls)
+    for each in below:
+        found |= _subclasses(each)
     return found
 
 
@@ -23,4 +24,4 @@ def quieten() -> None:
         return
     for cls in _subclasses(hci.HCI_Packet) | _subclasses(att.ATT_PDU) | {l2cap.L2CAP_PDU}:
         if "__str__" in cls.__dict__:
-            cls.__str__ = object.__repr__  # type: ignore[method-assign]
+            cls.__str__ = object.__repr__  # type: ignore[method-assign, assignment]

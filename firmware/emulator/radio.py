@@ -28,7 +28,7 @@ from firmware.emulator.pairing import Bonds, Pairing
 
 logger = logging.getLogger("radio")
 
-CONNECT, DISCONNECT, INDICATE_DONE, MTU_EXCHANGED = 1, 2, 20, 21
+CONNECT, DISCONNECT, SCAN_RESULT, SCAN_DONE, INDICATE_DONE, MTU_EXCHANGED = 1, 2, 5, 6, 20, 21
 CONNECTION_UPDATE, ENCRYPTION_UPDATE = 27, 28
 PUBLIC, RANDOM, RESOLVABLE, NON_RESOLVABLE = range(4)  # addr_mode
 DEFAULT_MTU = 256
@@ -57,12 +57,14 @@ class Radio:
         self._token = 0
         self._jobs: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._scan_end: asyncio.TimerHandle | None = None
         self.pairing = Pairing(link)
         link.handlers.update(
             {
                 "A": lambda body: self._later(self._on_active(body)),
                 "C": lambda body: self._later(self._on_config(body)),
                 "V": lambda body: self._later(self._on_advertise(body)),
+                "Q": lambda body: self._later(self._on_scan(body)),
                 "S": lambda body: self._later(self._on_services(body)),
                 "N": self._on_notify,
                 "I": self._on_indicate,
@@ -105,6 +107,9 @@ class Radio:
             self._jobs.get_nowait().close()
         device, self.device = self.device, None
         transport, self._transport = self._transport, None
+        if self._scan_end:
+            self._scan_end.cancel()
+            self._scan_end = None
         self._pool.clear()
         self._values.clear()
         self._characteristics.clear()
@@ -138,6 +143,7 @@ class Radio:
         device.pairing_config_factory = self.pairing.config
         device.gatt_server.max_mtu = self._mtu
         device.on("connection", self._on_connection)
+        host.on("advertising_report", self._on_report)
         await device.power_on()
         self.device = device
         queue = host.le_acl_packet_queue
@@ -201,6 +207,35 @@ class Radio:
             advertising_interval_min=interval_us / 1000,
             advertising_interval_max=interval_us / 1000,
         )
+
+    async def _on_scan(self, body: bytes) -> None:
+        device = self.device
+        if device is None:
+            return
+        if self._scan_end:
+            self._scan_end.cancel()
+            self._scan_end = None
+        if device.is_scanning:
+            await device.stop_scanning(legacy=True)
+        if not body[0]:
+            self._event(SCAN_DONE, b"")
+            return
+        _, duration_ms, interval_us, window_us, active = struct.unpack(">BIIIB", body)
+        await device.start_scanning(
+            legacy=True,
+            active=bool(active),
+            scan_interval=interval_us // 1000,
+            scan_window=window_us // 1000,
+            filter_duplicates=False,
+        )
+        if duration_ms:
+            loop = asyncio.get_running_loop()
+            self._scan_end = loop.call_later(duration_ms / 1000, lambda: self._later(self._on_scan(b"\0")))
+
+    def _on_report(self, report: hci.HCI_LE_Advertising_Report_Event.Report) -> None:
+        kind = 1 if report.address.is_random else 0
+        body = struct.pack(">BBb", kind, report.event_type, report.rssi) + bytes(report.address)[::-1]
+        self._event(SCAN_RESULT, body + report.data)
 
     # ------------------------------------------------------------------ connections
 

@@ -9,12 +9,13 @@ import sys
 # name: (module with add_arguments(parser) and run(args) -> exit status, what it is for)
 COMMANDS = {
     "emulate": ("firmware.emulator.companion", "run a badge on this machine, with a panel to click on"),
+    "provision": ("firmware.tools.provision", "give a badge its keys and register it at a station"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0 done, 2 wrong options or configuration (one line on stderr says where)."""
-    parser = argparse.ArgumentParser(prog="tocsin-badge", description="Emulate a Tocsin badge.")
+    parser = argparse.ArgumentParser(prog="tocsin-badge", description="Provision and emulate Tocsin badges.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     given = sys.argv[1:] if argv is None else argv
     for name, (module, summary) in COMMANDS.items():

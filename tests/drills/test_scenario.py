@@ -247,7 +247,7 @@ def test_every_drill_of_the_project_is_understood() -> None:
 def test_the_command_says_it_on_standard_error_and_exits_2(folder: Path) -> None:
     file = folder / "typo.toml"
     file.write_text(replaced('do = "hold"', 'do = "hug"'))
-    command = [sys.executable, "-c", "from drill.cli import main; main()", "run", str(file)]
+    command = [sys.executable, "-c", "import sys; from drill.cli import main; sys.exit(main())", "run", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections import Counter, deque
 from typing import Any
 
@@ -136,6 +137,7 @@ class Contact:
     def _event(self) -> None:
         self._timer = None
         now = self._loop.time()
+        self._anchor += self.interval
         conditions = self.air.faults.between(*self.names)
         passable = not (conditions.down or self.silent)
         if passable:
@@ -147,8 +149,7 @@ class Contact:
             self.air.count["supervision timeouts"] += 1
             self.close(hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
         elif not passable or conditions.loss or any(end.outgoing for end in self.ends):
-            self._anchor += self.interval
-            self._timer = self._loop.call_at(max(self._anchor, now), self._event)
+            self.kick()
 
     def _turn(self, sender: End, receiver: End, conditions: Conditions, now: float) -> None:
         """What one side sends in one connection event."""
@@ -299,6 +300,8 @@ class Air:
                 spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
                 heard = bytes(spoilt)
             times = 2 if conditions.duplicate and rng.random() < conditions.duplicate else 1
+            if not device.pending_le_connection and not self._open(device, rng):
+                continue
             for _ in range(times):
                 if conditions.delay_ms:
                     asyncio.get_running_loop().call_later(
@@ -314,6 +317,12 @@ class Air:
 
     def _hear(self, device: AirController, kind: int, address: hci.Address, data: bytes) -> None:
         device.report(kind, address, data, self.RSSI)
+
+    def _open(self, device: AirController, rng: random.Random) -> bool:
+        """Whether a scanner's window is open just now."""
+        return device.le_scan_window >= device.le_scan_interval or (
+            rng.random() < device.le_scan_window / device.le_scan_interval
+        )
 
     def _connect(self, central: AirController, peripheral: AirController, pending: Any, conditions: Conditions) -> None:
         """A connection request, which nobody acknowledges: it gets through or the central waits in vain."""

@@ -3,9 +3,15 @@
 import asyncio
 import gc
 import io
+import os
 import sys
-import vfs
+
+import _emulator
 import flashbdev
+import vfs
+from micropython import const
+
+_SWEEP = const(2048)
 
 
 class _Clock(io.IOBase):
@@ -32,12 +38,30 @@ def mount():
             print("flash: cannot mount:", worse)
 
 
+def spoil(part, name):
+    # A drill wants this record of the badge's store damaged.
+    if _emulator.broken(part):
+        try:
+            if "tocsin" not in os.listdir("/"):
+                os.mkdir("/tocsin")
+            with open("/tocsin/" + name, "wb") as file:
+                file.write(b"\x5a" * 40)
+        except OSError as problem:
+            print("spoil:", problem)
+
+
 def run(module):
     mount()
+    spoil(8, "bonds")
+    spoil(16, "settings")
     asyncio.core._io_queue.poller.register(_Clock(), 1)
     gc.collect()
     print("@boot heap=%d" % gc.mem_free())
+    # Loading leaves debris among what stays; frozen modules leave none. Sweeping often keeps the heap as whole.
+    gc.threshold(_SWEEP)
     __import__(module)
+    gc.threshold(-1)
+    gc.collect()
     app = sys.modules[module]
     if hasattr(app, "main"):
         app.main()

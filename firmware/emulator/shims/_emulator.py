@@ -4,11 +4,12 @@
 # head, which stands for the interrupt; the frame itself is handled in the main thread by micropython.schedule,
 # so that handlers run between two bytecodes of the application, with the scheduler locked, as on the board.
 
-import micropython
+import _thread
 import socket
 import time
+
+import micropython
 import uctypes
-import _thread
 
 PINS = 0  # a level byte for each GPIO
 ADC = 64  # u16 millivolts for each GPIO

@@ -2,30 +2,14 @@
 # oldest without hearing of it. port: 8 bytes of `ibuf` a sample, whatever was asked for.
 
 import struct
-import micropython
+
+import _copy
 import _emulator
+import micropython
 from micropython import const
 
 _DMA_SAMPLE = const(8)
 _DMA_LEAST = const(512)
-
-
-@micropython.viper
-def _copy16(to, at: int, ring, first: int, n: int):
-    d = ptr16(to)
-    s = ptr16(ring)
-    for i in range(n):
-        d[at + i] = s[(first + i) & 4095]
-
-
-@micropython.viper
-def _copy32(to, at: int, ring, first: int, n: int):
-    # 24 bits left-aligned in 32, as the microphone sends them
-    d = ptr16(to)
-    s = ptr16(ring)
-    for i in range(n):
-        d[2 * (at + i)] = 0
-        d[2 * (at + i) + 1] = s[(first + i) & 4095]
 
 
 class I2S:
@@ -66,7 +50,7 @@ class I2S:
             self._read = written - self._room
         n = min(want - at, written - self._read)
         if n > 0:
-            (_copy32 if self._wide else _copy16)(buf, at, self._ring, self._read, n)
+            _copy.samples(buf, at, self._ring, self._read, n, self._wide)
             self._read += n
             at += n
         return at
@@ -85,6 +69,7 @@ class I2S:
         # port: only the buffer is remembered here; a task fills it and schedules the handler
         self._buf = buf
         self._filled = 0
+        self._on_dma(None, 0)
         return len(buf)
 
     def _on_dma(self, rx, n):

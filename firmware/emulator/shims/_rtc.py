@@ -2,6 +2,7 @@
 
 import struct
 import time
+
 import _emulator
 from micropython import const
 

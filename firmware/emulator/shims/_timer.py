@@ -1,8 +1,9 @@
 # machine.Timer: soft callbacks, from the companion's clock.
 
 import struct
-import micropython
+
 import _emulator
+import micropython
 from micropython import const
 
 

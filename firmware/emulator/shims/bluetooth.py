@@ -2,7 +2,7 @@
 # Source: docs of the module, 1.29; facts found by running and reading are marked "port:".
 
 import struct
-import time
+
 import _emulator
 from micropython import const
 
@@ -16,6 +16,8 @@ _CENTRAL_CONNECT = const(1)
 _CENTRAL_DISCONNECT = const(2)
 _GATTS_WRITE = const(3)
 _GATTS_READ_REQUEST = const(4)
+_SCAN_RESULT = const(5)
+_SCAN_DONE = const(6)
 _GATTS_INDICATE_DONE = const(20)
 _MTU_EXCHANGED = const(21)
 _CONNECTION_UPDATE = const(27)
@@ -55,9 +57,6 @@ class UUID:
     def __eq__(self, other):
         return isinstance(other, UUID) and self._raw == other._raw
 
-    def __hash__(self):
-        return hash(self._raw)
-
     def __repr__(self):
         text = "".join("%02x" % b for b in reversed(self._raw))
         if len(text) == 32:
@@ -83,6 +82,7 @@ class BLE:
         self._connected = {}  # connection -> MTU
         self._credits = _POOL
         self._advertising = False
+        self._scanning = False
         self._data = b""
         self._response = b""
         self._indicating = {}
@@ -117,6 +117,7 @@ class BLE:
             self._connected.clear()
             self._values.clear()
             self._advertising = False
+            self._scanning = False
             self._credits = _POOL
             answer = _emulator.call(65, bytes((on,)))  # 'A'
             if on:
@@ -148,8 +149,8 @@ class BLE:
             elif key == "addr_mode":
                 if not 0 <= value <= 3:
                     raise ValueError
-                if self._advertising and self._active:
-                    # port: the controller refuses a new address while advertising, and the port asserts
+                if self._active and (self._advertising or self._scanning):
+                    # port: the controller refuses a new address while one is in use, and the port asserts
                     raise OSError(_EALREADY)
                 self._mac = _emulator.call(67, b"a", bytes((value,)))[:6]
             elif key in ("bond", "mitm", "le_secure"):
@@ -187,6 +188,17 @@ class BLE:
             self._data,
             self._response,
         )
+
+    def gap_scan(self, duration_ms=0, interval_us=1280000, window_us=11250, active=False):
+        # duration_ms: 0 until stopped, None stops
+        self._check()
+        self._scanning = duration_ms is not None
+        if not self._scanning:
+            _emulator.send(81, b"\0")  # 'Q'
+            return
+        if not 2500 <= window_us <= interval_us <= 10240000:
+            raise OSError(_EINVAL)
+        _emulator.send(81, struct.pack(">BIIIB", 1, duration_ms, interval_us, window_us, active))
 
     def gap_disconnect(self, conn_handle):
         self._check()
@@ -332,10 +344,10 @@ class BLE:
             passing[i] = 0xEE  # port: memoryviews are of a buffer that the next event overwrites
         return result
 
-    def _keep(self, data):
-        n = len(data)
-        self._passing[:n] = data
-        return self._passing[:n]
+    def _keep(self, data, at=0):
+        end = at + len(data)
+        self._passing[at:end] = data
+        return self._passing[at:end]
 
     def _on_event(self, rx, n):
         event = rx[0]
@@ -349,6 +361,12 @@ class BLE:
                 self._connected.pop(conn, None)
                 self._indicating.pop(conn, None)
             self._call(event, (conn, kind, self._keep(body[3:9])))
+        elif event == _SCAN_RESULT:
+            kind, type, rssi = struct.unpack(">BBb", body)
+            self._call(event, (kind, self._keep(body[3:9]), type, rssi, self._keep(body[9:], 8)))
+        elif event == _SCAN_DONE:
+            self._scanning = False
+            self._call(event, ())
         elif event == _MTU_EXCHANGED:
             conn, mtu = struct.unpack(">HH", body)
             self._connected[conn] = mtu

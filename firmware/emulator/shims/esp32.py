@@ -1,73 +1,31 @@
-# esp32: partitions, non-volatile storage, waking from deep sleep. Source: docs of the module, 1.29.
+# esp32: partitions and non-volatile storage on the flash image. Source: docs of the module, 1.29.
+# What deep sleep needs is in _power.
 
 import struct
+from binascii import crc32
+
+import _copy
 import _emulator
 from micropython import const
 
-_BLOCK = const(4096)
-_NVS_AT = const(0)  # offsets and sizes in the flash image
-_NVS_SIZE = const(0x6000)
+_NVS_AREA = const(0x3000)  # two areas, written in turn: a power cut leaves the old one or the new one
+_NVS_AREAS = const(2)
 _VFS_AT = const(0x10000)
+_HEAD = const(12)  # number of the commit, length of the body, CRC32
+_NOT_FOUND = const(-0x1102)  # ESP_ERR_NVS_NOT_FOUND
+_EIO = const(5)
+_EINVAL = const(22)
+_ENOENT = const(2)
+_FLASH_BROKEN = const(1)
 
 WAKEUP_ALL_LOW = False
 WAKEUP_ANY_HIGH = True
-wake_on = {}  # read by machine.deepsleep
 
 
-def wake_on_ext0(pin=None, level=WAKEUP_ALL_LOW):
-    wake_on["ext0"] = None if pin is None else ((pin.id,), bool(level))
-
-
-def wake_on_ext1(pins=None, level=WAKEUP_ALL_LOW):
-    wake_on["ext1"] = None if pins is None else (tuple(p.id for p in pins), bool(level))
-
-
-def wake_on_gpio(pins=None, level=WAKEUP_ALL_LOW):
-    wake_on["gpio"] = None if pins is None else (tuple(p.id for p in pins), bool(level))
-
-
-def wake_on_touch(wake):
-    wake_on["touch"] = None
-
-
-def wake_on_ulp(wake):
-    wake_on["ulp"] = None
-
-
-def gpio_deep_sleep_hold(enable):
-    pass
-
-
-def raw_temperature():
-    return 77
-
-
-def mcu_temperature():
-    return 25
-
-
-def idf_heap_info(capabilities):
-    return [(260000, 90000, 60000, 80000)]
-
-
-HEAP_DATA = const(4)
-HEAP_EXEC = const(1)
-
-
-@micropython.viper
-def _program(to, at: int, data, size: int):
-    # Flash can only clear bits; erasing sets them.
-    d = ptr8(to)
-    s = ptr8(data)
-    for i in range(size):
-        d[at + i] = d[at + i] & s[i]
-
-
-@micropython.viper
-def _erase(to, at: int, size: int):
-    d = ptr8(to)
-    for i in range(size):
-        d[at + i] = 255
+def __getattr__(name):
+    if name.startswith("wake_on"):
+        return getattr(__import__("_power"), name)
+    raise AttributeError(name)
 
 
 class Partition:
@@ -77,45 +35,40 @@ class Partition:
     TYPE_DATA = const(1)
 
     def __init__(self, id, block_size=4096):
-        whole = len(_emulator.flash) - _VFS_AT
         if id == "vfs":
-            self._what = (1, 0x81, _VFS_AT, whole, "vfs", False)
+            self._what = (1, 0x81, _VFS_AT, len(_emulator.flash) - _VFS_AT, "vfs", False)
         elif id == "nvs":
-            self._what = (1, 2, _NVS_AT, _NVS_SIZE, "nvs", False)
+            self._what = (1, 2, 0, _NVS_AREA * _NVS_AREAS, "nvs", False)
         else:
-            raise OSError(2)
+            raise OSError(_ENOENT)
         self._block = block_size
 
     @staticmethod
     def find(type=1, subtype=255, label=None, block_size=4096):
-        if type != 1:
-            return []
-        found = []
-        for name in ("nvs", "vfs"):
-            p = Partition(name, block_size)
-            if label in (None, name) and subtype in (255, p._what[1]):
-                found.append(p)
-        return found
+        all = [Partition(name, block_size) for name in ("nvs", "vfs")] if type == 1 else []
+        return [p for p in all if label in (None, p._what[4]) and subtype in (255, p._what[1])]
 
     def info(self):
         return self._what
 
-    def _check(self, at, n):
-        if _emulator.broken(1):
-            raise OSError(5)
+    def _at(self, block, offset, n):
+        at = block * self._block + offset
+        if _emulator.broken(_FLASH_BROKEN):
+            raise OSError(_EIO)
         if at < 0 or at + n > self._what[3]:
-            raise OSError(22)
+            raise OSError(_EINVAL)
         return self._what[2] + at
 
     def readblocks(self, block, buf, offset=0):
-        at = self._check(block * self._block + offset, len(buf))
+        at = self._at(block, offset, len(buf))
         buf[:] = memoryview(_emulator.flash)[at : at + len(buf)]
 
     def writeblocks(self, block, buf, offset=None):
-        at = self._check(block * self._block + (offset or 0), len(buf))
+        # Without an offset the blocks are erased first; with one only bits that are still set can be cleared.
+        at = self._at(block, offset or 0, len(buf))
         if offset is None:
-            _erase(_emulator.flash, at, len(buf))
-        _program(_emulator.flash, at, buf, len(buf))
+            _copy.erase(_emulator.flash, at, len(buf))
+        _copy.program(_emulator.flash, at, buf, len(buf))
 
     def ioctl(self, cmd, arg):
         if cmd == 4:
@@ -123,48 +76,50 @@ class Partition:
         if cmd == 5:
             return self._block
         if cmd == 6:
-            at = self._check(arg * self._block, self._block)
-            _erase(_emulator.flash, at, self._block)
-            return 0
-        if cmd in (1, 2, 3):
-            return 0
+            _copy.erase(_emulator.flash, self._at(arg, 0, self._block), self._block)
+        return 0
+
+
+def _area(at):
+    # The commit in an area: its number and its entries, or (0, b"").
+    number, size, crc = struct.unpack_from(">III", _emulator.flash, at)
+    if number != 0xFFFFFFFF and size <= _NVS_AREA - _HEAD:
+        body = bytes(memoryview(_emulator.flash)[at + _HEAD : at + _HEAD + size])
+        if crc32(body, number) == crc:
+            return number, body
+    return 0, b""
 
 
 class NVS:
-    # A log of entries at the start of the flash: u16 length, u8 kind, namespace \0 key, value. The last one
-    # of a key counts. Sets are in memory until commit(), as in the real one.
+    # Entries: u16 length, u8 kind, "namespace/key\0", value. Sets are in memory until commit().
     def __init__(self, namespace):
         if len(namespace) > 15:
-            raise OSError(-0x1109)
-        self._ns = namespace.encode()
+            raise OSError(_EINVAL)
+        self._ns = namespace.encode() + b"/"
         self._pending = {}
 
-    def _scan(self):
-        f = _emulator.flash
-        at = _NVS_AT
-        while at < _NVS_SIZE - 3:
-            n = f[at] << 8 | f[at + 1]
-            if n == 0xFFFF or at + 3 + n > _NVS_SIZE:
-                return
-            yield f[at + 2], bytes(f[at + 3 : at + 3 + n])
-            at += 3 + n
+    def _entries(self):
+        body = max(_area(0), _area(_NVS_AREA))[1]
+        found = {}
+        while body:
+            n = body[0] << 8 | body[1]
+            name, value = body[3:n].split(b"\0", 1)
+            found[name] = (body[2], value)
+            body = body[n:]
+        return found
 
     def _get(self, key, kind):
-        name = self._ns + b"\0" + key.encode() + b"\0"
-        entry = self._pending.get(key)
-        if entry is None:
-            for k, body in self._scan():
-                if body.startswith(name):
-                    entry = (k, body[len(name) :])
+        name = self._ns + key.encode()
+        entry = self._pending.get(name) or self._entries().get(name)
         if entry is None or entry[0] != kind:
-            raise OSError(-0x1102, "ESP_ERR_NVS_NOT_FOUND")
+            raise OSError(_NOT_FOUND, "ESP_ERR_NVS_NOT_FOUND")
         return entry[1]
 
     def get_i32(self, key):
         return struct.unpack(">i", self._get(key, 1))[0]
 
     def set_i32(self, key, value):
-        self._pending[key] = (1, struct.pack(">i", value))
+        self._pending[self._ns + key.encode()] = (1, struct.pack(">i", value))
 
     def get_blob(self, key, buffer):
         value = self._get(key, 2)
@@ -174,33 +129,29 @@ class NVS:
         return len(value)
 
     def set_blob(self, key, value):
-        self._pending[key] = (2, bytes(value))
+        self._pending[self._ns + key.encode()] = (2, bytes(value))
 
     def erase_key(self, key):
-        name = self._ns + b"\0" + key.encode() + b"\0"
-        for _, body in self._scan():
-            if body.startswith(name):
-                break
-        else:
-            if key not in self._pending:
-                raise OSError(-0x1102, "ESP_ERR_NVS_NOT_FOUND")
-        self._pending[key] = (0, b"")
+        name = self._ns + key.encode()
+        if name not in self._pending and name not in self._entries():
+            raise OSError(_NOT_FOUND, "ESP_ERR_NVS_NOT_FOUND")
+        self._pending[name] = (0, b"")
 
     def commit(self):
-        if _emulator.broken(1):
-            raise OSError(5)
-        last = {}
-        for kind, body in self._scan():
-            ns, key, value = body.split(b"\0", 2)
-            last[ns + b"\0" + key + b"\0"] = (kind, value)
-        for key, entry in self._pending.items():
-            last[self._ns + b"\0" + key.encode() + b"\0"] = entry
-        log = b""
-        for name, (kind, value) in last.items():
+        if _emulator.broken(_FLASH_BROKEN):
+            raise OSError(_EIO)
+        entries = self._entries()
+        entries.update(self._pending)
+        body = b""
+        for name, (kind, value) in entries.items():
             if kind:
-                log += struct.pack(">HB", len(name) + len(value), kind) + name + value
-        if len(log) > _NVS_SIZE - 4:
+                body += struct.pack(">HB", 4 + len(name) + len(value), kind) + name + b"\0" + value
+        if len(body) > _NVS_AREA - _HEAD:
             raise OSError(-0x1105, "ESP_ERR_NVS_NOT_ENOUGH_SPACE")
-        _erase(_emulator.flash, _NVS_AT, _NVS_SIZE)
-        _program(_emulator.flash, _NVS_AT, log, len(log))
+        first, second = _area(0)[0], _area(_NVS_AREA)[0]
+        number = max(first, second) + 1
+        at = 0 if first < second else _NVS_AREA
+        _copy.erase(_emulator.flash, at, _NVS_AREA)
+        _copy.program(_emulator.flash, at + _HEAD, body, len(body))
+        _copy.program(_emulator.flash, at, struct.pack(">III", number, len(body), crc32(body, number)), _HEAD)
         self._pending = {}

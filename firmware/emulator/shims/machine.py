@@ -1,11 +1,11 @@
-# machine: pins, time and rest of the emulated board. Source: docs of the module and ports/esp32, 1.29.
-# I2S, ADC, PWM and RTC are in files of their own and come when they are first asked for.
+# machine: pins and the watchdog of the emulated board. Source: docs of the module and ports/esp32, 1.29.
+# The rest is in files of its own and comes when it is first asked for: on the board it costs no heap at all.
 
-import os
 import struct
 import time
-import micropython
+
 import _emulator
+import micropython
 from micropython import const
 
 PWRON_RESET = 1
@@ -14,88 +14,20 @@ WDT_RESET = 3
 DEEPSLEEP_RESET = 4
 SOFT_RESET = 5
 
-PIN_WAKE = 2
-EXT0_WAKE = 2
-EXT1_WAKE = 3
-TIMER_WAKE = 4
-TOUCHPAD_WAKE = 5
-ULP_WAKE = 6
-
 _PINS = const(49)
-_EXIT_RESET = const(1)
-_EXIT_DEEPSLEEP = const(2)
-
-_LATER = {"I2S": "_i2s", "ADC": "_analog", "PWM": "_analog", "RTC": "_rtc", "Timer": "_timer"}
+_QUEUE = const(8)  # what the port's scheduler holds
+_BUSY_US = const(10000)
+_LATER = {"I2S": "_i2s", "ADC": "_analog", "PWM": "_pwm", "RTC": "_rtc", "Timer": "_timer"}
 
 
 def __getattr__(name):
-    module = _LATER.get(name)
-    if module is None:
-        raise AttributeError(name)
-    cls = getattr(__import__(module), name)
-    globals()[name] = cls
-    return cls
-
-
-def _gone():
-    while True:  # the companion ends this process
-        time.sleep_ms(1000)
-
-
-def reset():
-    _emulator.send(88, bytes((_EXIT_RESET,)))  # 'X'
-    _gone()
-
-
-def deepsleep(time_ms=0):
-    import esp32
-
-    mask = 0
-    levels = 0
-    for way in esp32.wake_on.values():
-        if way:
-            for pin in way[0]:
-                mask |= 1 << pin
-                if way[1]:
-                    levels |= 1 << pin
-    _emulator.send(88, struct.pack(">BQQQ", _EXIT_DEEPSLEEP, mask, levels, time_ms))
-    _gone()
-
-
-def lightsleep(time_ms=0):
-    # The radio does not survive it (facts: machine.lightsleep() drops BLE).
-    _emulator.send(90)  # 'Z'
-    time.sleep_ms(time_ms)
+    found = getattr(__import__(_LATER.get(name, "_power")), name)
+    globals()[name] = found
+    return found
 
 
 def reset_cause():
     return _emulator.board[_emulator.CAUSE]
-
-
-def wake_reason():
-    return _emulator.board[_emulator.CAUSE + 1]
-
-
-def unique_id():
-    at = _emulator.CAUSE + 4
-    return bytes(_emulator.board[at : at + 6])
-
-
-def freq(hz=None):
-    return 160000000
-
-
-def idle():
-    time.sleep_ms(1)
-
-
-def disable_irq():
-    micropython.heap_lock() if False else None
-    return 0
-
-
-def enable_irq(state):
-    pass
 
 
 class Pin:
@@ -108,10 +40,6 @@ class Pin:
     IRQ_FALLING = const(2)
     WAKE_LOW = const(4)
     WAKE_HIGH = const(5)
-    DRIVE_0 = const(0)
-    DRIVE_1 = const(1)
-    DRIVE_2 = const(2)
-    DRIVE_3 = const(3)
     _all = {}
 
     def __new__(cls, id, *args, **kwargs):
@@ -121,7 +49,7 @@ class Pin:
                 raise ValueError("invalid pin")
             pin = cls._all[id] = object.__new__(cls)
             pin.id = id
-            pin._mode = None
+            pin._output = False
             pin._handler = None
             pin._trigger = 0
         if args or kwargs:
@@ -133,20 +61,19 @@ class Pin:
 
     def init(self, mode=-1, pull=-1, *, value=None, drive=0, hold=None):
         if mode != -1:
-            self._mode = mode
+            self._output = mode in (3, 7)
         if value is not None:
             self.value(value)
 
     def value(self, level=None):
         if level is None:
             return _emulator.board[_emulator.PINS + self.id]
-        if self._mode in (3, 7):
+        if self._output:
             level = 1 if level else 0
             _emulator.board[_emulator.PINS + self.id] = level
             _emulator.send(79, struct.pack(">BBQ", self.id, level, time.ticks_us()))  # 'O'
 
-    def __call__(self, level=None):
-        return self.value(level)
+    __call__ = value
 
     def on(self):
         self.value(1)
@@ -163,7 +90,15 @@ class Pin:
         return "Pin(%d)" % self.id
 
 
+_late = 0  # interrupts in a row that waited because nobody had time
+
+
 def _on_pin(rx, n):
+    global _late
+    waited = (time.ticks_us() - struct.unpack_from(">I", rx, 2)[0]) & 0xFFFFFFFF
+    _late = _late + 1 if waited > _BUSY_US else 0
+    if _late > _QUEUE:
+        return  # the board's queue had long been full
     pin = Pin._all.get(rx[0])
     if pin is not None and pin._trigger & (1 if rx[1] else 2):
         try:

@@ -1,0 +1,363 @@
+"""The wearer's alarm and errands, from the act to the felt answer.
+
+What may be felt is decided by protocol.custody; here is what has to happen around it. An alarm is latched in retained
+memory before anything else, then sent by connection and beacon, then felt, then listened to, then written to flash.
+After a reset it goes on: the same incident, and the badge asks the station how it stands instead of repeating what
+was felt.
+"""
+
+from micropython import const
+
+from protocol import events, kinds
+from protocol.custody import Alarm, Errand
+from protocol.ident import NONE
+from protocol.patterns import PRESSED
+
+from . import retained as kept
+from . import trace
+from .clock import now_ms
+from .outbox import Pending
+from .store import JOURNAL
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Callable
+
+    from .audio import Recorder
+    from .retained import Retained
+    from .settings import Settings
+    from .store import Store
+    from .uplink import Uplink
+
+_ASK_MS = const(1000)  # between two questions after proof that was too old to be felt
+_SAVE_MS = const(1000)
+_YOUNG_S = const(1800)  # after power was lost, sound goes on only for an alarm younger than this
+_ERRANDS = const(8)
+_ERRAND_MS = const(60000)  # a check-in without answer is listened for so long
+_JOURNAL_LENGTH = const(26)
+
+# Which alarms start the microphone at once. A missed check-in does only where it was agreed in advance.
+_HEARD = (kinds.SOS, kinds.DURESS, kinds.LANYARD, kinds.FALL)
+
+
+class Alarms:
+    """At most one open incident, and the errands that wait for an answer."""
+
+    def __init__(
+        self,
+        uplink: "Uplink",
+        retained: "Retained",
+        store: "Store",
+        recorder: "Recorder",
+        settings: "Settings",
+        play: "Callable[[str], None]",
+    ) -> None:
+        self.current: "Alarm | None" = None
+        self.kind = 0
+        self._uplink = uplink
+        self._retained = retained
+        self._store = store
+        self._recorder = recorder
+        self._settings = settings
+        self._play = play
+        self._opening = NONE  # the event that opened it
+        self._raised_ms = 0
+        self._receipted = False
+        self._errands: "list[Errand]" = []
+        self._errand_ms = 0
+        self._asked_ms = 0
+        self._saved_ms = 0
+        self._journal = b""
+        self._journal_ms = 0
+        self._confirm_audio = False  # sound goes on when the station says that the incident is open
+        self.contact_ms = now_ms()  # when the station last proved itself
+
+    # --- state
+
+    @property
+    def incident(self) -> bytes:
+        """The open incident, zeros for none."""
+        return self.current.incident if self.current is not None else NONE
+
+    @property
+    def level(self) -> int:
+        """Its custody level, 0 for none."""
+        return self.current.level if self.current is not None else 0
+
+    @property
+    def felt(self) -> int:
+        """The highest level that the wearer was told of."""
+        return self.current.felt if self.current is not None else 0
+
+    @property
+    def audible(self) -> bool:
+        """An alarm is open of which its wearer feels."""
+        return self.current is not None and not self.current.silent
+
+    # --- raising
+
+    def sos(self) -> None:
+        """The wearer asked for help: again means again."""
+        alarm = self.current
+        if alarm is None:
+            self.open(kinds.SOS)
+        else:
+            again = None
+            for event in self._uplink.outbox.events:
+                if event.kind == kinds.SOS and event.incident == alarm.incident:
+                    again = event
+            alarm.silent = False
+            alarm.press_again(now_ms())
+            if again is not None:
+                self._uplink.repeat(again)
+            else:
+                event = self._uplink.raise_event(kinds.SOS, incident=alarm.incident)
+                self._said("raised", event)
+            self._recorder.begin(kinds.SOS, alarm.incident)
+            self._uplink.hurried = True
+            self._save()
+        self._play(PRESSED)
+
+    def open(self, kind: int, shown: "int | None" = None, body: bytes = b"", listen: bool = True) -> Pending:
+        """Raise an alarm; where one is open, add a signal to it."""
+        alarm = self.current
+        if alarm is not None:
+            event = self._uplink.raise_event(kind, shown, alarm.incident, body)
+            self._said("raised", event)
+        else:
+            silent = kind == kinds.DURESS
+            seq = self._uplink.next_seq()
+            self._retained.latch(kind, self._uplink.boot, seq, silent)
+            event = self._uplink.raise_event(kind, shown, NONE, body, seq)
+            self.current = Alarm(event.incident, now_ms(), silent)
+            self.kind = kind
+            self._opening = event.ident
+            self._raised_ms = now_ms()
+            self._receipted = False
+            self._uplink.hurried = not silent
+            self._said("raised", event)
+            self._journal_ms = now_ms() + 300  # after `pressed` was felt: a flash that erases stops everything
+        if listen:
+            self._recorder.begin(kind, event.incident)
+        return event
+
+    def _said(self, name: str, event: Pending) -> None:
+        trace.say(name, "kind=%s ident=%s" % (kinds.name(event.kind), event.ident.hex()))
+
+    def errand(self, event: Pending, test: bool = False) -> None:
+        """The wearer waits for the answer to this event."""
+        self._said("sent", event)
+        if len(self._errands) >= _ERRANDS:
+            self._errands.pop(0)
+        self._errands.append(Errand(event.ident, now_ms(), test))
+        self._errand_ms = now_ms()
+
+    # --- answers
+
+    def held(self, ident: bytes) -> None:
+        """A hub has an event on disk."""
+        event = self._uplink.outbox.held(ident, now_ms())
+        if event is None:
+            return
+        trace.say("held", "ident=" + ident.hex())
+        if self.current is not None and event.incident == self.current.incident:
+            self.current.held()
+
+    def receipt(self, ident: bytes, fresh: bool) -> None:
+        """The station has an event on disk."""
+        event = self._uplink.outbox.settle(ident)
+        if event is not None:
+            trace.say("received", "ident=" + ident.hex())
+        if ident == self._opening:
+            self._receipted = True
+        for errand in list(self._errands):
+            if errand.ident == ident:
+                pattern = errand.proved(fresh)
+                if pattern:
+                    self._play(pattern)
+                if errand.done:
+                    self._errands.remove(errand)
+
+    def answered(self, ident: bytes, level: int, fresh: bool) -> None:
+        """A hub's broadcast says how things stand. The event itself goes on waiting for its receipt: of what was
+        heard by beacon the station knows the kind and no more."""
+        for errand in self._errands:
+            if errand.ident == ident and level >= kinds.RECEIVED:
+                pattern = errand.proved(fresh)
+                if pattern:
+                    self._play(pattern)
+        self.proved(ident, level, fresh, False)
+
+    def waits_for_answer(self, now: int) -> bool:
+        """Whether the wearer waits for something that a broadcast could tell."""
+        return self.current is not None or (bool(self._errands) and now - self._errand_ms < _ERRAND_MS)
+
+    def rejected(self, ident: bytes) -> None:
+        """The station will never take an event."""
+        if self._uplink.outbox.settle(ident) is not None:
+            trace.say("rejected", "ident=" + ident.hex())
+
+    def proved(self, incident: bytes, level: int, fresh: bool, returned: bool) -> None:
+        """The station says how an incident stands."""
+        alarm = self.current
+        if alarm is None or incident != alarm.incident:
+            return
+        before = alarm.level
+        pattern = alarm.proved(level, fresh, returned)
+        if alarm.level != before:
+            trace.say("custody", "ident=%s level=%s" % (incident.hex(), kinds.LEVEL_NAMES[alarm.level]))
+        if pattern:
+            self._play(pattern)
+        if alarm.level == kinds.CLOSED:
+            self._close()
+            return
+        if self._confirm_audio and fresh and alarm.level >= kinds.RECEIVED:
+            self._confirm_audio = False
+            self._recorder.begin(self.kind, alarm.incident)
+        if alarm.level != before or pattern:
+            self._save()
+
+    def _close(self) -> None:
+        if self._recorder.running and self._recorder.incident == self.incident:
+            self._recorder.end()
+        self.current = None
+        self._opening = NONE
+        self._confirm_audio = False
+        self._uplink.hurried = False
+        self._retained.close()
+        self._journal_ms = now_ms()
+
+    # --- memory
+
+    def _flags(self) -> int:
+        flags = 0
+        if self.current is not None:
+            flags = kept.OPEN
+            if self.current.silent:
+                flags |= kept.SILENT
+            if self._receipted:
+                flags |= kept.RECEIPTED
+            if self._recorder.running and self._recorder.incident == self.current.incident:
+                flags |= kept.CAPTURING
+        return flags
+
+    def _save(self) -> None:
+        """Keep the alarm's state in retained memory now, and on flash soon."""
+        alarm = self.current
+        if alarm is not None:
+            self._retained.update(
+                self._flags(),
+                alarm.felt,
+                alarm.level,
+                (now_ms() - self._raised_ms) // 1000,
+                self._recorder.reason,
+            )
+        self._retained.keep_rotation(self._uplink.rotation)
+        self._retained.write()
+        if not self._journal_ms:
+            self._journal_ms = now_ms() + _SAVE_MS
+
+    def _write_journal(self) -> None:
+        alarm = self.current
+        payload = b""
+        if alarm is not None:
+            age = (now_ms() - self._raised_ms) // 1000
+            payload = (
+                bytes((self._flags() & ~kept.CAPTURING, self.kind))
+                + self._opening
+                + alarm.incident
+                + bytes((alarm.felt, alarm.level))
+                + min(age, 0xFFFFFFFF).to_bytes(4, "big")
+                + self._uplink.rotation.to_bytes(2, "big")
+            )
+        # age and rotation alone are not worth a write
+        if payload[:20] != self._journal[:20] or bool(payload) != bool(self._journal):
+            self._journal = payload
+            if payload:
+                self._store.write(JOURNAL, payload)
+            else:
+                self._store.remove(JOURNAL)
+
+    def resume(self) -> bool:
+        """Go on with an alarm that a reset interrupted; whether there is one."""
+        retained = self._retained
+        if retained.valid and retained.open:
+            flags, kind, felt, age_s = retained.flags, retained.kind, retained.felt, retained.age_s
+            opening, incident = retained.ident, retained.incident
+            again = bool(flags & kept.CAPTURING) or not flags & kept.RECEIPTED
+            reason = retained.reason
+        else:
+            journal = self._store.read(JOURNAL)
+            if journal is None or len(journal) != _JOURNAL_LENGTH:
+                return False
+            flags, kind, felt = journal[0], journal[1], journal[18]
+            opening, incident = journal[2:10], journal[10:18]
+            age_s = int.from_bytes(journal[20:24], "big")
+            again = False
+            reason = 0
+            self._confirm_audio = age_s < _YOUNG_S
+            retained.restore_alarm(kind, opening, flags, felt)
+            self._journal = journal
+        now = now_ms()
+        self.current = Alarm(incident, now, bool(flags & kept.SILENT), felt)
+        self.kind = kind
+        self._opening = opening
+        self._raised_ms = now - age_s * 1000
+        self._receipted = bool(flags & kept.RECEIPTED)
+        self._uplink.hurried = not self.current.silent
+        self._uplink.former_boot = opening[:6]
+        if not self._receipted:
+            shown = kinds.CHECK_IN if kind == kinds.DURESS else kind
+            body = bytes((shown,)) if kind == kinds.DURESS else b""
+            event = Pending(kind, opening, now, shown, incident, body, age_s * 1000)
+            self._uplink.outbox.add(event)
+        if kind == kinds.MISSED_CHECK_IN and not reason:
+            self._confirm_audio = False  # whether it was agreed is not known any more
+            again = False
+        if again:
+            self._recorder.begin(reason or kind, incident)
+        trace.say("resumed", "kind=%s ident=%s felt=%d" % (kinds.name(kind), incident.hex(), felt))
+        return True
+
+    # --- time
+
+    def tick(self, now: int) -> None:
+        """What is due."""
+        alarm = self.current
+        if alarm is not None:
+            pattern, _ = alarm.poll(now)
+            if pattern:
+                self._play(pattern)
+            if alarm.wants_proof and now - self._asked_ms >= _ASK_MS:
+                self._asked_ms = now
+                self._uplink.ask()
+        for errand in self._errands:
+            pattern, _ = errand.poll(now)
+            if pattern:
+                self._play(pattern)
+        if self._recorder.running and now - self.contact_ms > self._settings.ms("audio_max_minutes"):
+            trace.say("no_contact", "capture ends")
+            self._recorder.end()
+            self._save()
+        if now - self._saved_ms >= _SAVE_MS:
+            self._saved_ms = now
+            self._retained_only()
+        if self._journal_ms and now >= self._journal_ms:
+            self._journal_ms = 0
+            self._write_journal()
+
+    def _retained_only(self) -> None:
+        due = self._journal_ms
+        self._save()
+        self._journal_ms = due
+
+
+def flags_of(alarms: Alarms, in_visit: bool, recording: bool, connected: bool) -> int:
+    """The flags of an event of protocol.events."""
+    flags = min(alarms.felt, 7) << events.FELT_SHIFT
+    if in_visit:
+        flags |= events.IN_VISIT
+    if recording:
+        flags |= events.CAPTURING
+    if not connected:
+        flags |= events.ON_BEACON
+    return flags

@@ -1,0 +1,459 @@
+"""The badge: its parts put together, what each act means, and what each word of the station does.
+
+    hand -> buttons -> gestures -> act() ------> alarms, visits -> uplink -> links -> radio
+                                                    ^                          |
+    motor <- haptic <- patterns of protocol/ -------+---- station() <----------+
+
+No word from hub or station reaches the microphone: only acts of the wearer and an agreed missed check-in call
+Recorder.begin (alarms.py, visits.py).
+"""
+
+import gc
+import json
+
+from micropython import const
+
+from protocol import downlink, events, kinds, link
+from protocol.adpcm import SAMPLES
+from protocol.crypto import Forged
+from protocol.events import Malformed
+from protocol.fresh import ALARM_MS, PROTECTED_MS
+from protocol.keys import BadgeKeys
+from protocol.patterns import BATTERY_LOW, NOT_PROTECTED
+from protocol.protection import LIMIT_MS, NO, Protection
+from protocol.session import BadgeLink
+
+from . import gestures, store, trace
+from . import settings as setting
+from .alarms import Alarms, flags_of
+from .audio import Recorder
+from .battery import LEVELS, Battery
+from .clock import now_ms
+from .lanyard import Lanyard
+from .links import Links, Peer
+from .radio import Radio, RadioFailed
+from .retained import Retained
+from .uplink import Uplink
+from .visits import Visits
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Any, Callable
+
+    from .gestures import Recogniser
+    from .haptic import Haptic
+    from .outbox import Pending
+    from .settings import Settings
+    from .store import Identity, Store
+
+TICK_MS = 50
+_PAIRING_MS = const(60000)
+_WATCH_MS = const(30000)  # the radio's handler is set again so often
+_RESTART_MS = const(60000)  # a radio that failed is not restarted more often
+_DEAF_MS = const(120000)  # no connection came for so long although nobody answers: restart the radio
+
+
+class Badge:
+    """A provisioned badge on duty."""
+
+    def __init__(
+        self,
+        who: "Identity",
+        radio: Radio,
+        links: Links,
+        recogniser: "Recogniser",
+        haptic: "Haptic",
+        keep: "Store",
+        retained: Retained,
+        recorder: Recorder,
+        settings: "Settings",
+        battery: Battery,
+        lanyard: Lanyard,
+        boot: bytes,
+        gain_bits: int,
+    ) -> None:
+        now = now_ms()
+        self.who = who
+        self.settings = settings
+        self.radio = radio
+        self.links = links
+        self.battery = battery
+        self.lanyard = lanyard
+        self.keys = BadgeKeys(who.root)
+        self.protection = Protection(now)
+        self.recorder = recorder
+        self._recogniser = recogniser
+        self._haptic = haptic
+        self._store = keep
+        self._retained = retained
+        self._last_down = 0
+        self._orders = {downlink.SETTINGS: 0, downlink.GROUP_KEY: 0, downlink.NOT_PROTECTED: 0}
+        self._pairing_ms = 0
+        self._enrolments: "dict[bytes, Pending]" = {}
+        self._watched_ms = now
+        self._restarted_ms = -_RESTART_MS
+        self._connected_ms = now
+        self._heap_free = gc.mem_free()
+        self.reset: "Callable[[int], None]"
+
+        rotation = retained.rotation + 16 if retained.valid and retained.open else 0
+        self.uplink = Uplink(self.keys, who.badge, who.group, boot, rotation, radio, links)
+        self.alarms = Alarms(self.uplink, retained, keep, recorder, settings, haptic.play)
+        self.visits = Visits(self.uplink, self.alarms, recorder, settings, retained, haptic.play)
+        self.uplink.battery = lambda: battery.percent
+        self.uplink.flags = self._flags
+        self.uplink.status = self._status
+        links.open_session = self.open_session
+        links.on_message = self._message
+        links.on_connections = self._connections
+        links.on_passkey = self._passkey
+        links.on_heard = self._heard
+        links.next_audio = recorder.next
+        links.audio_waits = recorder.waits
+        recorder.on_begin = self._capture_begins
+        recorder.on_end = self._capture_ended
+        recorder.on_packets = links.wake
+        recorder.prepare(self.keys.audio, who.badge, boot, gain_bits)
+
+    def begin(self, reset_cause: int) -> None:
+        """Go on with what a reset interrupted, and be heard. Raises RadioFailed."""
+        cause = self._retained.cause
+        self._retained.set_cause(0)
+        self.alarms.resume()
+        self.visits.resume()
+        self.apply_settings()
+        self.uplink.rotate()
+        self.uplink.raise_event(kinds.BOOTED, body=bytes((reset_cause & 0xFF, cause)))
+        trace.say("booted", "badge=%d boot=%s cause=%d" % (self.who.badge, self.uplink.boot.hex(), reset_cause))
+
+    def apply_settings(self) -> None:
+        """Let changed settings take effect."""
+        self._recogniser.hold_to_sos_ms = self.settings.ms("hold_to_sos")
+        self.battery.levels = (int(self.settings.number("battery_low")), LEVELS[-1])
+
+    # --- acts
+
+    def act(self, act: str) -> None:
+        """What the wearer just did (gestures.py)."""
+        alarms = self.alarms
+        visits = self.visits
+        trace.say("act", "name=" + act)
+        if act == gestures.SOS:
+            alarms.sos()
+        elif act == gestures.CHECK_IN:
+            visits.check_in()
+        elif act == gestures.EXTEND:
+            visits.extend()
+        elif act == gestures.AMBER:
+            visits.amber()
+        elif act == gestures.SELF_TEST:
+            alarms.errand(self.uplink.raise_event(kinds.TEST), test=True)
+        elif act == gestures.HOLD:
+            self._hold()
+        elif act == gestures.PAIR:
+            self._open_window()
+        elif act == gestures.DURESS_CHECK_IN:
+            self._duress(kinds.CHECK_IN, visits.duress(ends=False))
+        elif act == gestures.DURESS_HOLD:
+            if alarms.audible:
+                self._duress(kinds.CANCEL, events.pack_duress(kinds.CANCEL, b""))
+            else:
+                # shown to the hub as a check-in: that is what a beacon can hide a duress behind
+                self._duress(kinds.CHECK_IN, visits.duress(ends=True))
+
+    def _hold(self) -> None:
+        if self.alarms.audible:
+            event = self.uplink.raise_event(kinds.CANCEL, incident=self.alarms.incident)
+            self.alarms.errand(event)
+        elif self.visits.active:
+            self.visits.end()
+        else:
+            self.visits.start()
+
+    def _duress(self, shown: int, body: bytes) -> None:
+        self.alarms.errand(self.alarms.open(kinds.DURESS, shown, body))
+
+    def _open_window(self) -> None:
+        self._pairing_ms = now_ms() + _PAIRING_MS
+        self._enrolments = {}
+        self.uplink.pairing = True
+        trace.say("pairing", "state=open")
+        self.uplink.rotate()
+
+    def low_battery(self, level: int) -> None:
+        """The battery has fallen to a level (%)."""
+        self._haptic.play(BATTERY_LOW)
+        self.uplink.raise_event(kinds.BATTERY, body=bytes((level,)))
+
+    # --- what the uplink says of the badge
+
+    def _flags(self) -> int:
+        return flags_of(self.alarms, self.visits.active, self.recorder.running, bool(self.links.established()))
+
+    def _status(self) -> "tuple[bytes, bytes]":
+        # the heap as it was after the last collection: what lies about as garbage is free too
+        body = events.pack_status(
+            self._last_down, self.alarms.level, self.visits.visit.number, self.settings.version, self._heap_free
+        )
+        return self.alarms.incident, body
+
+    def note_heap(self, free: int) -> None:
+        """Free bytes after a collection."""
+        self._heap_free = free
+
+    def _capture_begins(self, track: "Any", reason: int, incident: bytes) -> None:
+        body = events.pack_audio(track.number, reason, 0, 0, SAMPLES)
+        self.uplink.raise_event(kinds.AUDIO_START, incident=incident, body=body)
+
+    def _capture_ended(self, track: "Any", reason: int, incident: bytes, dropped: int) -> None:
+        body = events.pack_audio(track.number, reason, track.made, dropped, SAMPLES)
+        self.uplink.raise_event(kinds.AUDIO_END, incident=incident, body=body)
+
+    # --- connections
+
+    def open_session(self) -> BadgeLink:
+        """The badge's side of a new connection."""
+        return BadgeLink(self.who.badge, self.uplink.boot, self.keys.link, self.radio.random, now_ms())
+
+    def _connections(self) -> None:
+        self._connected_ms = now_ms()
+        self._choose_listener()
+        # a connection has stopped the advertising
+        try:
+            self.uplink.rotate()
+        except RadioFailed as error:
+            self._heal(error)
+
+    def _choose_listener(self) -> None:
+        """Sound goes to one hub: to the one that reaches the station, and stays there while it does."""
+        best = None
+        for peer in self.links.established():
+            if best is None or (peer.uplink and not best.uplink):
+                best = peer
+        self.recorder.session(best)
+
+    def _passkey(self, connection: int, action: int) -> None:
+        if self.uplink.pairing:
+            self.radio.passkey(connection, action, self.keys.passkey())
+        else:
+            trace.say("pairing", "state=refused")
+            self.radio.disconnect(connection)
+
+    def _message(self, peer: Peer, kind: int, body: bytes) -> None:
+        try:
+            if kind == link.STATION:
+                self._station(peer, body)
+            elif kind == link.HELD:
+                for ident in link.unpack_held(body):
+                    self.alarms.held(ident)
+            elif kind == link.AUDIO_ACK:
+                self.recorder.acknowledged(*link.unpack_audio_ack(body))
+            elif kind == link.ESTABLISHED:
+                trace.say("session", "connection=%d hub=%s" % (peer.connection, peer.session.hub_id.hex()))
+                for event in self.uplink.outbox.events:
+                    peer.want(event)
+                peer.status = True
+                self._choose_listener()
+            elif kind == link.READY:
+                peer.uplink, _ = link.unpack_ready(body)
+                self._choose_listener()
+            elif kind == link.UPLINK:
+                if len(body) != 1:
+                    raise Malformed("uplink")
+                peer.uplink = bool(body[0])
+                self._choose_listener()
+            elif kind == link.ENROL_REQUEST:
+                self._enrol(peer, body)
+        except Malformed as error:
+            # authenticated and wrong: a hub of a newer version, or a defect; said once in a while
+            trace.fault("message", error)
+
+    def _enrol(self, peer: Peer, hub_id: bytes) -> None:
+        if not self.uplink.pairing:
+            return
+        event = self._enrolments.get(hub_id)
+        if event is None:
+            if len(self._enrolments) >= 4:
+                return  # more hubs than a person pairs in a minute
+            event = self.uplink.raise_event(kinds.ENROL, body=hub_id)
+            self._enrolments[hub_id] = event
+            trace.say("enrolling", "hub=" + hub_id.hex())
+        peer.session.enrol(event.ident, self.uplink.seal(event))
+
+    # --- the station's words
+
+    def _station(self, peer: Peer, blob: bytes) -> None:
+        try:
+            down = downlink.open_down(self.keys.down, self.who.badge, blob)
+        except (Forged, Malformed):
+            peer.session.counters["forged"] += 1
+            return
+        now = now_ms()
+        peer.session.vouch(now)
+        if not self.uplink.names_this_run(down):
+            return
+        age = self.uplink.sent.age(down.echo, now)
+        fresh = age is not None and 0 <= age <= ALARM_MS
+        newer = down.number > self._last_down
+        self._last_down = max(self._last_down, down.number)
+        self._obey(down, age, fresh, newer)
+        if age is not None and 0 <= age < LIMIT_MS:
+            self.alarms.contact_ms = now
+            pattern = self.protection.proof(now - age)
+            if pattern:
+                self._feel(pattern)
+
+    def _heard(self, data: bytes) -> None:
+        found = self.uplink.open_answer(data)
+        if found is None:
+            return
+        ident, level, age = found
+        fresh = age is not None and 0 <= age <= ALARM_MS
+        if fresh:
+            self.alarms.contact_ms = now_ms()
+        self.alarms.answered(ident, level, fresh)
+
+    def _obey(self, down: downlink.Down, age: "int | None", fresh: bool, newer: bool) -> None:
+        kind = down.type
+        body = down.body
+        if kind == downlink.RECEIPT:
+            ident, incident, level, flags = downlink.unpack_receipt(body)
+            self.alarms.receipt(ident, fresh)
+            self._state(incident, level, flags, fresh, newer)
+        elif kind == downlink.PROOF or kind == downlink.STATE:
+            incident, level, flags = downlink.unpack_state(body)
+            self._state(incident, level, flags, fresh, newer)
+        elif kind == downlink.REJECTED:
+            if len(body) != 8:
+                raise Malformed("rejected")
+            self.alarms.rejected(body)
+        elif kind == downlink.VISIT:
+            # times left are worth something only while they are young
+            if age is not None and 0 <= age <= PROTECTED_MS:
+                self.visits.ordered(down.number, body, age)
+        elif kind in self._orders and down.number > self._orders[kind]:
+            self._orders[kind] = down.number
+            if kind == downlink.SETTINGS:
+                self._new_settings(body)
+            elif kind == downlink.GROUP_KEY:
+                self._new_group_key(body)
+            elif fresh:
+                # the planned visit began while nobody heard this badge
+                self.protection.state = NO
+                self._feel(NOT_PROTECTED)
+
+    def _state(self, incident: bytes, level: int, flags: int, fresh: bool, newer: bool) -> None:
+        returned = bool(flags & downlink.RETURNED)
+        if returned and not newer:
+            return  # an older message never lowers a level
+        self.alarms.proved(incident, level, fresh, returned)
+
+    def _new_settings(self, body: bytes) -> None:
+        if len(body) < 2:
+            raise Malformed("settings")
+        version = body[0] << 8 | body[1]
+        if version == self.settings.version:
+            return
+        try:
+            self.settings.update(setting.check_all(json.loads(body[2:])))
+        except (setting.BadSetting, ValueError) as error:
+            trace.fault("settings", error)
+            return
+        self.settings.version = version
+        self.keep_settings()
+
+    def keep_settings(self) -> None:
+        """Settings have changed: store them and let them take effect."""
+        self._store.keep_settings(self.settings)
+        self.apply_settings()
+        trace.say("set", "version=%d" % self.settings.version)
+
+    def _new_group_key(self, body: bytes) -> None:
+        if len(body) != 16:
+            raise Malformed("group key")
+        if body != self.who.group:
+            self.who.group = bytes(body)
+            self._store.write(store.KEYS, self.who.pack())
+            self.uplink.regroup(body)
+            trace.say("group_key", "state=new")
+
+    def _feel(self, pattern: str) -> None:
+        trace.say("protection", "state=" + pattern)
+        self._haptic.play(pattern)
+
+    # --- time
+
+    def tick(self, now: int) -> None:
+        """Everything that is due; called every TICK_MS."""
+        self.alarms.tick(now)
+        self.visits.tick(now)
+        pattern, _ = self.protection.poll(now)
+        if pattern:
+            self._feel(pattern)
+        if self.uplink.pairing and now >= self._pairing_ms:
+            self.uplink.pairing = False
+            trace.say("pairing", "state=closed")
+        if self.lanyard.pulled(now):
+            self.alarms.open(kinds.LANYARD)
+        self.radio.listen(self.alarms.waits_for_answer(now) and not self.links.established())
+        try:
+            if not self.links.poll():
+                raise RadioFailed("disconnect")
+            if self.uplink.worn_out and not self.alarms.audible:
+                self.reset(0)
+            self.uplink.tick(now)
+            if now - self._watched_ms >= _WATCH_MS:
+                self._watched_ms = now
+                self.radio.watch()
+                self._save_bonds()
+            if self.protection.state == NO and not self.links.peers and now - self._connected_ms >= _DEAF_MS:
+                self._connected_ms = now
+                raise RadioFailed("deaf")
+        except RadioFailed as error:
+            self._heal(error)
+
+    def _save_bonds(self) -> None:
+        bonds = self.radio.bonds
+        if bonds.changed:
+            bonds.changed = False
+            self._store.write(store.BONDS, bonds.pack())
+
+    def _heal(self, error: RadioFailed) -> None:
+        """Restart the radio; where that fails too, try again at the next failure."""
+        trace.fault("radio", error)
+        now = now_ms()
+        if now - self._restarted_ms < _RESTART_MS:
+            return
+        self._restarted_ms = now
+        trace.say("radio", "state=restart")
+        self.links.forget_all()
+        self.recorder.session(None)
+        try:
+            self.radio.restart()
+            self.uplink.rotate()
+        except (OSError, RadioFailed) as again:
+            trace.fault("radio", again)
+
+    def state(self) -> "dict[str, Any]":
+        """For the console: how the badge stands. Nothing secret."""
+        return {
+            "badge": self.who.badge,
+            "provisioned": True,
+            "boot": self.uplink.boot[0] << 8 | self.uplink.boot[1],
+            "protected": self.protection.state,
+            "alarm": kinds.name(self.alarms.kind) if self.alarms.current else None,
+            "level": kinds.LEVEL_NAMES[self.alarms.level] if self.alarms.current else None,
+            "visit": self.visits.visit.state,
+            "due_ms": max(0, self.visits.visit.due_ms - now_ms()) if self.visits.active else None,
+            "waiting": len(self.uplink.outbox.events),
+            "capturing": self.recorder.running,
+            "sound_waiting": self.recorder.waiting(),
+            "connections": len(self.links.peers),
+            "sessions": len(self.links.established()),
+            "battery": self.battery.percent,
+            "settings": self.settings.version,
+            "dropped": self.links.dropped(),
+            "handler_faults": self.radio.handler_faults,
+            "radio_restarts": self.radio.restarts,
+            "faults": trace.faults(),
+            "heap": gc.mem_free(),
+        }

@@ -1,0 +1,201 @@
+"""What runs on the badge from power-on: the order in which its parts come up, and why.
+
+1. Retained memory and the buttons, so that a press is seen from the first moment.
+2. The store: from here on keys are in memory, and SOS does not need the flash any more.
+3. The radio, with its bonds; only with it on are random numbers random, so the boot is named after it.
+4. Everything else, and the supervisor.
+
+A badge without keys has only its console.
+"""
+
+# first of all, before the heap is broken up
+from . import buffers  # noqa: F401
+
+# isort: split
+import asyncio
+import gc
+import sys
+
+import machine
+from micropython import const
+
+from . import retained as kept
+from . import store, trace
+from .app import TICK_MS, Badge
+from .audio import Recorder
+from .battery import Battery
+from .bonds import Bonds
+from .buttons import Buttons
+from .clock import now_ms
+from .console import Console
+from .gestures import Recogniser
+from .haptic import Haptic
+from .lanyard import Lanyard
+from .links import Links
+from .microphone import Microphone
+from .radio import Radio
+from .retained import Retained
+from .settings import Settings
+from .store import Identity, Store
+from .supervisor import Supervisor
+
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Any, Callable
+
+
+_COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
+
+
+def load_board(name: "str | None" = None) -> "Any":
+    """The pin map of a board (firmware/boards). None: the emulator's, except on an ESP32, which must say."""
+    if name is None:
+        if sys.platform == "esp32":
+            raise ValueError("which board? main.main(board) is called by the main.py that the flashing tool writes")
+        name = "emulator"
+    module = "firmware.boards." + name
+    __import__(module)
+    return sys.modules[module]
+
+
+class Machine:
+    """The parts of one board, put together."""
+
+    def __init__(self, board: "Any") -> None:
+        self.retained = Retained()
+        self.recogniser = Recogniser()
+        self.buttons = Buttons(board.SOS_N, board.SIDE_N, self.recogniser)
+        self.haptic = Haptic(board.HAPTIC, board.HAPTIC_HZ, board.HAPTIC_DUTY)
+        self.board = board
+        self.store = Store(store.mount())
+        self.settings = self.store.settings()
+        self.badge: "Badge | None" = None
+        self.console = Console()
+        self.console.on_provision = self.provision
+        self.console.on_set = self.set
+        self.console.on_state = self.state
+        self.battery = Battery(board, self._low_battery)
+
+    def start(self) -> "tuple[Links, Recorder] | None":
+        """Bring up radio and badge; None without keys."""
+        who = self.store.identity()
+        if who is None:
+            trace.say("unprovisioned")
+            return None
+        radio = Radio(Bonds(self.store.read(store.BONDS)))
+        radio.start()
+        counter = self.store.next_boot()
+        boot = (counter & 0xFFFF).to_bytes(2, "big") + radio.random(4)
+        links = Links(radio)
+        recorder = Recorder(Microphone(self.board), self.store.folder)
+        self.battery.read()
+        gc.collect()
+        self.badge = Badge(
+            who,
+            radio,
+            links,
+            self.recogniser,
+            self.haptic,
+            self.store,
+            self.retained,
+            recorder,
+            self.settings,
+            self.battery,
+            Lanyard(self.board.LANYARD_N),
+            boot,
+            self.board.MIC_GAIN_BITS,
+        )
+        self.badge.reset = self.reset
+        self.badge.begin(machine.reset_cause())
+        return links, recorder
+
+    # --- the console
+
+    def provision(self, identity: Identity, settings: "dict[str, int | float | bool]") -> None:
+        """Take keys and settings, and begin anew with them. An open alarm belonged to the keys of before."""
+        self.store.write(store.KEYS, identity.pack())
+        self.store.remove(store.JOURNAL)
+        self.store.remove(store.BONDS)
+        fresh = Settings(settings)
+        self.store.keep_settings(fresh)
+        self.retained.clear()
+        trace.say("provisioned", "badge=%d" % identity.badge)
+        self.reset(kept.CAUSE_PROVISIONED)
+
+    def set(self, settings: "dict[str, int | float | bool]") -> None:
+        """Change settings by hand."""
+        self.settings.update(settings)
+        if self.badge is not None:
+            self.badge.keep_settings()
+        else:
+            self.store.keep_settings(self.settings)
+            trace.say("set", "version=%d" % self.settings.version)
+
+    def state(self) -> "dict[str, Any]":
+        """How the badge stands."""
+        gc.collect()
+        if self.badge is not None:
+            return self.badge.state()
+        return {"badge": None, "provisioned": False, "heap": gc.mem_free()}
+
+    # --- the rest
+
+    def reset(self, cause: int) -> None:
+        """Begin anew; does not come back."""
+        self.retained.set_cause(cause)
+        machine.reset()
+
+    def _low_battery(self, level: int) -> None:
+        if self.badge is not None:
+            self.badge.low_battery(level)
+
+    def act(self, act: str) -> None:
+        """What the wearer's hand did."""
+        if self.badge is not None:
+            self.badge.act(act)
+
+    async def keep_time(self, alive: "Callable[[], None]") -> None:
+        """Call the badge's tick for ever."""
+        while True:
+            if self.badge is not None:
+                self.badge.tick(now_ms())
+            alive()
+            await asyncio.sleep_ms(TICK_MS)
+
+
+async def run(board: "Any") -> None:
+    """Run the badge for ever."""
+    parts = Machine(board)
+    gc.collect()
+    started = parts.start()
+
+    def rouse() -> None:
+        parts.haptic.wake()
+        if started is not None:
+            started[0].wake_all()
+            started[1].wake()
+
+    def hopeless(task: str) -> None:
+        trace.say("hopeless", "task=" + task)
+        parts.reset(kept.CAUSE_TASK)
+
+    supervisor = Supervisor(rouse, hopeless)
+    supervisor.add("buttons", lambda alive: parts.buttons.run(parts.act, alive))
+    supervisor.add("haptic", parts.haptic.run)
+    supervisor.add("time", parts.keep_time)
+    supervisor.add("battery", parts.battery.run)
+    supervisor.add("console", parts.console.run)
+    if started is not None:
+        links, recorder = started
+        supervisor.add("receive", links.receive)
+        supervisor.add("send", links.send)
+        supervisor.add("audio", recorder.run)
+    if parts.badge is not None:
+        supervisor.on_heap = parts.badge.note_heap
+    await supervisor.run()
+
+
+def main(board: "str | None" = None) -> None:
+    """Start. Never returns."""
+    # collect early and often: a heap that is never full of garbage does not break up
+    gc.threshold(_COLLECT_EVERY)
+    asyncio.run(run(load_board(board)))

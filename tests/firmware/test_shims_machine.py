@@ -1,0 +1,508 @@
+"""The `machine` and `esp32` shims behave like MicroPython's on an ESP32, and so does the interpreter around them."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import struct
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from shim_bench import WAIT, bench, output
+
+from firmware.emulator.board import RTC_SIZE, WATCHDOG
+
+PIN = "from machine import Pin\nbutton = Pin(4, Pin.IN, Pin.PULL_UP)\n"
+ERROR = """
+def error(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except OSError as problem:
+        return problem.errno
+    return 0
+"""
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(story())
+
+
+def test_a_pin_interrupt_is_soft_sees_the_level_and_chooses_its_edge() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.set_pin(4, 1)
+            await b.start(
+                WAIT
+                + PIN
+                + """
+print(button.value(), Pin(4) is button)
+button.irq(lambda pin: print("edge", pin.value(), pin), Pin.IRQ_FALLING)
+print("ready")
+wait(60)
+button.irq(None)
+print("off")
+wait(60)
+print("end", button.value())
+"""
+            )
+            await b.until("ready")
+            b.pin(4, 0)
+            await b.until("edge 0 Pin(4)")
+            b.pin(4, 1)
+            await b.until("off")
+            b.pin(4, 0)
+            assert await b.end() == ["1 True", "ready", "edge 0 Pin(4)", "off", "end 0"]
+
+    run(story)
+
+
+def test_pin_interrupts_are_lost_when_nobody_has_time_but_the_level_is_true() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.set_pin(4, 1)
+            await b.start(
+                WAIT
+                + PIN
+                + """
+import micropython
+count = 0
+def edge(pin):
+    global count
+    count += 1
+button.irq(edge)
+def busy(_):
+    print("busy")
+    wait(100)    # the scheduler is locked: interrupts queue up, and the queue is short
+micropython.schedule(busy, None)
+wait(300)
+print(count < 40, count > 0, button.value())
+"""
+            )
+            await b.until("busy")
+            for i in range(40):
+                b.pin(4, i % 2)
+            assert (await b.end())[-1] == "True True 1"
+
+    run(story)
+
+
+def test_the_motor_and_outputs_are_told_with_their_time() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                """
+from machine import PWM, Pin
+import time
+motor = PWM(Pin(10), freq=20000)
+before = time.ticks_us()
+motor.duty_u16(40000)
+motor.duty_u16(0)
+print(motor.duty_u16(), motor.freq())
+try:
+    motor.duty_u16(70000)
+except ValueError:
+    print("too much")
+Pin(3, Pin.OUT, value=1).off()
+"""
+            )
+            assert await b.end() == ["0 20000", "too much"]
+            changes = [struct.unpack(">BHQ", body) for body in await b.frames("M", 3)]
+            assert [(pin, duty) for pin, duty, _ in changes] == [(10, 0), (10, 40000), (10, 0)]
+            assert changes[0][2] <= changes[1][2] <= changes[2][2]
+            assert [body[:2] for body in await b.frames("O", 2)] == [b"\x03\x01", b"\x03\x00"]
+
+    run(story)
+
+
+def test_the_converter_measures_the_battery() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.set_millivolts(1, 2075)
+            await b.start(
+                "from machine import ADC, Pin\nadc = ADC(Pin(1))\nprint(adc.read_uv(), adc.read_u16(), adc.read())"
+            )
+            assert await b.end() == ["2075000 43866 2741"]
+
+    run(story)
+
+
+I2S = """
+from machine import I2S, Pin
+def microphone(bits=16, ibuf=8000):
+    return I2S(0, sck=Pin(11), ws=Pin(12), sd=Pin(13), mode=I2S.RX, bits=bits, format=I2S.MONO, rate=16000, ibuf=ibuf)
+"""
+
+
+def ramp(first: int, count: int) -> bytes:
+    return array.array("h", [(first + i) % 30000 - 15000 for i in range(count)]).tobytes()
+
+
+def test_sound_is_read_in_order_by_callback_and_by_blocking() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                WAIT
+                + I2S
+                + """
+import struct
+i2s = microphone()
+done = 0
+def full(which):
+    global done
+    done += which is i2s
+i2s.irq(full)
+a, c = bytearray(400), bytearray(400)
+i2s.readinto(a)
+print("reading")
+while done < 1:
+    wait(1)
+i2s.readinto(c)
+while done < 2:
+    wait(1)
+samples = struct.unpack("<400h", a + c)
+print(samples[0], samples == tuple(range(samples[0], samples[0] + 400)))
+i2s.deinit()
+i2s = microphone(bits=32)
+print("wide")
+w = bytearray(400)
+print(i2s.readinto(w))
+x = struct.unpack("<100i", w)
+print(x[0] >> 16, all(v & 0xFFFF == 0 for v in x), x[99] - x[0] == 99 << 16)
+"""
+            )
+            await b.until("reading")
+            for first in range(0, 512, 256):
+                b.board.put_samples(first, ramp(first, 256))
+                b.link.send("s")
+            await b.until("wide")
+            b.board.restart_samples()
+            b.board.put_samples(512, ramp(512, 256))
+            lines = await b.end()
+            assert lines[1] == "-15000 True"
+            assert lines[3] == "400"
+            assert lines[4].endswith("True True")
+            assert await b.frames("G", 3) == [
+                b"\x01" + struct.pack(">I", 16000),
+                bytes(5),
+                b"\x01" + struct.pack(">I", 16000),
+            ]
+
+    run(story)
+
+
+def test_sound_that_nobody_reads_in_time_is_lost_in_silence() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                WAIT
+                + I2S
+                + """
+import struct
+i2s = microphone(ibuf=8000)   # 1000 samples of 8 bytes
+print("overrun")
+wait(100)
+a = bytearray(200)
+i2s.readinto(a)
+print(struct.unpack("<h", a)[0])
+"""
+            )
+            await b.until("overrun")
+            b.board.put_samples(0, ramp(0, 3000))
+            assert (await b.end())[-1] == str(2000 - 15000)
+
+    run(story)
+
+
+def test_broken_parts_raise_what_a_driver_would() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.break_parts(1 + 2 + 4)
+            await b.start(
+                I2S
+                + ERROR
+                + """
+from machine import PWM
+from esp32 import Partition, NVS
+print(error(microphone), error(PWM, Pin(10)))
+vfs = Partition.find(Partition.TYPE_DATA, label="vfs")[0]
+n = NVS("x")
+n.set_i32("k", 1)
+print(error(vfs.readblocks, 0, bytearray(512)), error(vfs.writeblocks, 0, bytearray(512)), error(n.commit))
+"""
+            )
+            lines = await b.end()
+            assert lines[0].startswith("flash: cannot mount")
+            assert lines[-2:] == ["5 5", "5 5 5"]
+
+    run(story)
+
+
+def test_retained_memory_survives_a_watchdog_reset_and_not_a_power_cut() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            script = """
+            import machine
+            memory = machine.RTC().memory
+            print(machine.reset_cause(), memory() == b"alarm" * 30)
+            memory(b"alarm" * 30)
+            try:
+                memory(bytes(2049))
+            except ValueError:
+                print("2048 is the limit")
+            """
+            await b.start(script)
+            assert await b.end() == ["1 False", "2048 is the limit"]
+            await b.start(script, cause=WATCHDOG)
+            assert (await b.end())[0] == "3 True"
+            b.board.lose_power(bytes((1, 2, 3)) + bytes(range(256)) * (RTC_SIZE // 256))
+            await b.start("import machine\nprint(len(machine.RTC().memory()) > 0, machine.RTC().memory()[:5])")
+            assert (await b.end())[0].startswith("True b'")  # garbage that passes for something
+            b.board.lose_power(bytes(RTC_SIZE))
+            await b.start(script)
+            assert (await b.end())[0] == "1 False"
+
+    run(story)
+
+
+def test_the_watchdog_starves_when_it_is_not_fed() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                WAIT
+                + """
+import machine
+dog = machine.WDT(timeout=80)
+for _ in range(10):
+    wait(15)
+    dog.feed()
+print("hungry")
+wait(5000)
+"""
+            )
+            while "hungry" not in b.lines:
+                assert not b.board.watchdog_starved()
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.12)
+            assert b.board.watchdog_starved()
+            b.board.stop_watchdog()
+            assert not b.board.watchdog_starved()
+
+    run(story)
+
+
+def test_reset_and_deep_sleep_end_the_run_and_say_what_wakes() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start("import machine\nmachine.reset()\nprint('never')")
+            assert await b.frames("X") == [b"\x01"]
+            await b.kill()
+            await b.start("import machine, esp32\nesp32.wake_on_ext0(machine.Pin(4), False)\nmachine.deepsleep(5000)")
+            assert await b.frames("X") == [struct.pack(">BQQQ", 2, 1 << 4, 0, 5000)]
+            assert "never" not in b.lines
+
+    run(story)
+
+
+def test_the_board_has_a_number_and_a_clock() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.set_unique_id(b"\x24\x6f\x28\x01\x02\x03")
+            await b.start("import machine\nprint(machine.unique_id(), machine.freq(), machine.wake_reason())")
+            assert await b.end() == ["b'$o(\\x01\\x02\\x03' 160000000 0"]
+
+    run(story)
+
+
+def test_flash_clears_bits_and_only_erasing_sets_them() -> None:
+    async def story() -> None:
+        assert await output(
+            """
+                from esp32 import Partition
+                p = Partition.find(Partition.TYPE_DATA, label="vfs")[0]
+                print(p.info()[0], p.info()[4], p.ioctl(5, 0), p.ioctl(4, 0))
+                b = bytearray(4)
+                p.ioctl(6, 200)
+                p.writeblocks(200, b"\\xf0\\xff\\xff\\xff", 8)
+                p.writeblocks(200, b"\\xff\\x0f\\xff\\xff", 8)
+                p.readblocks(200, b, 8)
+                print(b)
+                p.writeblocks(200, b"\\x01" * 4096)
+                p.readblocks(200, b, 4092)
+                print(b)
+                try:
+                    p.readblocks(240, b)
+                except OSError as problem:
+                    print(problem.errno)
+                print(Partition.find(Partition.TYPE_APP), len(Partition.find(label="nvs")))
+                """
+        ) == [
+            "1 vfs 4096 240",
+            "bytearray(b'\\xf0\\x0f\\xff\\xff')",
+            "bytearray(b'\\x01\\x01\\x01\\x01')",
+            "22",
+            "[] 1",
+        ]
+
+    run(story)
+
+
+def test_files_and_nvs_survive_a_power_cut_at_any_moment() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            script = """
+            import os
+            from esp32 import NVS
+            nvs = NVS("test")
+            try:
+                old = nvs.get_i32("count")
+            except OSError:
+                old = 0
+            try:
+                kept = open("/count").read()
+            except OSError:
+                kept = "0"
+            print("found", kept.isdigit(), old <= int(kept) + 1, int(kept) <= old + 1)
+            i = max(old, int(kept))
+            while True:
+                i += 1
+                nvs.set_i32("count", i)
+                nvs.set_blob("filling", bytes(i % 50))
+                nvs.commit()
+                with open("/count.new", "w") as file:
+                    file.write(str(i))
+                os.rename("/count.new", "/count")
+            """
+            for pause in (0.02, 0.05, 0.03, 0.04, 0.06):
+                await b.start(script)
+                await b.until("found True True True")
+                await asyncio.sleep(pause)
+                await b.kill()
+            await b.start("from esp32 import NVS\nprint(NVS('test').get_i32('count') > 5, open('/count').read() > '0')")
+            assert await b.end() == ["True True"]
+
+    run(story)
+
+
+def test_nvs_keeps_what_was_committed() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                ERROR
+                + """
+from esp32 import NVS
+n = NVS("one")
+print(error(n.get_i32, "x"), error(n.erase_key, "x"))
+n.set_i32("x", -5)
+n.set_blob("b", b"abc")
+n.commit()
+NVS("two").set_i32("x", 7)     # never committed
+n.set_i32("late", 1)
+buffer = bytearray(10)
+print(n.get_i32("x"), n.get_blob("b", buffer), buffer[:3], error(n.get_i32, "b"), error(n.get_blob, "b", bytearray(1)))
+"""
+            )
+            assert await b.end() == ["-4354 -4354", "-5 3 bytearray(b'abc') -4354 -4364"]
+            await b.start(
+                ERROR
+                + """
+from esp32 import NVS
+n = NVS("one")
+print(n.get_i32("x"), error(n.get_i32, "late"), error(NVS("two").get_i32, "x"))
+n.erase_key("x")
+n.commit()
+print(error(n.get_i32, "x"))
+"""
+            )
+            assert await b.end() == ["-5 -4354 -4354", "-4354"]
+
+    run(story)
+
+
+def test_a_blank_flash_is_formatted_and_a_damaged_one_left_alone() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            listing = "import os, vfs\nprint([path for _, path in vfs.mount()])"
+            await b.start(listing)
+            assert await b.end() == ["['/rom', '/']"]
+            b.board.flash[0x10000:0x12000] = b"\x5a" * 0x2000
+            await b.start(listing)
+            lines = await b.end()
+            assert lines[0].startswith("flash: cannot mount")
+            assert lines[1] == "['/rom']"
+            assert b.board.flash[0x10000:0x10010] == b"\x5a" * 16
+
+    run(story)
+
+
+def test_the_heap_ends_where_it_should() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                """
+import gc
+held = []
+try:
+    while True:
+        held.append(bytearray(1000))
+except MemoryError:
+    n = len(held)
+    held = None
+    gc.collect()
+    print(40 < n < 64)
+""",
+                heap="64K",
+            )
+            assert await b.end() == ["True"]
+
+    run(story)
+
+
+def test_what_micropython_lacks_is_not_there_either() -> None:
+    async def story() -> None:
+        names = ["typing", "enum", "dataclasses", "abc", "hmac", "__future__", "pathlib"]
+        lines = await output(
+            f"""
+            for name in {names!r}:
+                try:
+                    __import__(name)
+                    print("has", name)
+                except ImportError:
+                    pass
+            import asyncio
+            print(hasattr(asyncio, "Queue"), hasattr(asyncio, "timeout"), hasattr(asyncio, "ThreadSafeFlag"))
+            try:
+                open("/etc/hostname")
+            except OSError:
+                print("no file of the host")
+            """
+        )
+        assert lines == ["False False True", "no file of the host"]
+
+    run(story)
+
+
+def test_a_timer_and_the_console_are_heard() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                """
+import asyncio, sys
+from machine import Timer
+fired = asyncio.ThreadSafeFlag()
+timer = Timer(0, mode=Timer.ONE_SHOT, period=50, callback=lambda t: fired.set())
+async def main():
+    await fired.wait()
+    print("fired")
+    line = await asyncio.StreamReader(sys.stdin).readline()
+    print("line", line)
+asyncio.run(main())
+"""
+            )
+            assert (await b.frames("T")) == [struct.pack(">BBI", 0, 0, 50)]
+            b.link.send("t", b"\x00")
+            await b.until("fired")
+            assert b.child
+            b.child.write("hello")
+            assert (await b.end())[-1] == "line b'hello\\n'"
+
+    run(story)

@@ -1,0 +1,447 @@
+"""The hub as a process: between a badge on the air and a station behind a real broker, while things break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from neighbours import Badge, Station, air, broker, until
+
+from firmware.emulator.air.faults import Fault
+from firmware.emulator.air.link import Air
+from protocol import kinds, relay
+
+
+def a_broker() -> str:
+    """Whichever is quicker to start."""
+    return "mosquitto" if shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") else "amqtt"
+
+
+class HubProcess:
+    """A hub in its folder; may be killed and started again."""
+
+    def __init__(self, folder: Path, name: str, config: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.path = folder / f"{name}.toml"
+        self.path.write_text(config)
+        self.log: list[str] = []
+        self.process: asyncio.subprocess.Process | None = None
+        self.ready: dict[str, Any] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> HubProcess:
+        """Until it is ready."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "hub.cli",
+            "run",
+            "--config",
+            str(self.path),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "TOCSIN_PARENT_DEATH": "1"},
+        )
+        self._reader = asyncio.create_task(self._read())
+        assert self.process.stdout is not None
+        async with asyncio.timeout(10):
+            self.ready = json.loads(await self.process.stdout.readline())
+        return self
+
+    async def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            self.log.append(line.decode().rstrip())
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it; gives the exit status."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(5):
+            status = await self.process.wait()
+        assert self._reader is not None
+        await self._reader
+        return status
+
+    def full(self, yes: bool) -> None:
+        """Fill its disk, or empty it."""
+        resource.prlimit(
+            self.pid, resource.RLIMIT_FSIZE, (0 if yes else resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        )
+
+    def faults(self) -> list[str]:
+        """Lines that nobody should ever see."""
+        return [line for line in self.log if " ERROR " in line or "Traceback" in line or " CRITICAL " in line]
+
+    async def status(self) -> dict[str, Any]:
+        """What `tocsin-hub status` says."""
+        asked = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "hub.cli", "status", "--config", str(self.path), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await asked.communicate()
+        answer: dict[str, Any] = json.loads(out)
+        return answer
+
+
+class Gate:
+    """The hub's own network: closed, it resets what is open and refuses what comes."""
+
+    def __init__(self, port: int) -> None:
+        self.to = port
+        self.port = 0
+        self.open = True
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> Gate:
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.open:
+            writer.transport.abort()
+            return
+        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        self._writers |= {writer, other_writer}
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    sink.write(data)
+            sink.transport.abort()
+
+        await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
+        self._writers -= {writer, other_writer}
+
+    def close(self) -> None:
+        """Nothing passes any more."""
+        self.open = False
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+
+class Scene:
+    """Badges, a station, and hubs between them."""
+
+    def __init__(self, folder: Path, the_air: Air, air_port: int, broker_port: int, gate: Gate) -> None:
+        self.folder = folder
+        self.air = the_air
+        self.air_port = air_port
+        self.broker_port = broker_port
+        self.gate = gate
+        self.badges: list[Badge] = []
+        self.hubs: list[HubProcess] = []
+        self.station: Station
+
+    def fault(self, badge: Badge, hub: str = "bag", **what: Any) -> None:
+        """Something is wrong with the air between them; without arguments it is mended."""
+        if what:
+            self.air.faults.set(badge.number, Fault.parse({"a": badge.name, "b": f"hub:{hub}", **what}))
+        else:
+            self.air.faults.clear(badge.number)
+        self.air.changed()
+
+    async def hub(self, name: str = "bag", enrol: str = "true", extra: str = "") -> HubProcess:
+        """A hub that the station knows."""
+        made = HubProcess(
+            self.folder,
+            name,
+            f'[hub]\nname = "{name}"\ndir = "{name}"\nenrol = {enrol}\n[radio]\nair = "127.0.0.1:{self.air_port}"\n'
+            f"[mqtt]\nport = {self.gate.port}\nkeepalive = 1\n[station]\nkey = '{self.station.public.hex()}'\n{extra}",
+        )
+        self.hubs.append(await made.start())
+        await until(lambda: bytes.fromhex(made.ready["hub_id"]) in self.station.hubs, 5, "hello")
+        return made
+
+    async def enrol(self, badge: Badge) -> None:
+        """Open the badge's pairing window until a hub has it."""
+        badge.window = True
+        await badge.rotate()
+        await until(lambda: badge.established and badge.downs, 8, "a session, and the receipt of the enrolment")
+        badge.window = False
+        await badge.rotate()
+        badge.downs.clear()
+
+
+@contextlib.asynccontextmanager
+async def scene(folder: Path, *numbers: int) -> AsyncIterator[Scene]:
+    with broker(a_broker(), folder) as broker_port:
+        async with air() as (the_air, air_port):
+            gate = await Gate(broker_port).start()
+            made = Scene(folder, the_air, air_port, broker_port, gate)
+            made.badges = [Badge(number, f"badge:{number}") for number in numbers]
+            made.station = Station(broker_port, made.badges)
+            for badge in made.badges:
+                await badge.join(air_port)
+            try:
+                yield made
+            finally:
+                for hub in made.hubs:
+                    await hub.stop()
+                made.station.close()
+                for badge in made.badges:
+                    await badge.leave()
+            for hub in made.hubs:
+                assert hub.faults() == []
+            assert made.station.bad == []
+
+
+def play(story: Callable[[Scene], Coroutine[Any, Any, None]], folder: Path, *numbers: int) -> None:
+    async def run() -> None:
+        async with scene(folder, *numbers) as made:
+            await story(made)
+
+    asyncio.run(run())
+
+
+def test_from_the_pairing_window_to_the_stations_word_on_the_badge(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        hub = await s.hub(extra='[location]\nfixed = "52.9225,-1.4746"\naccuracy = 10\n')
+        await s.enrol(badge)
+        pressed = time.monotonic()
+        alarm = badge.event(kinds.SOS)
+        await until(lambda: alarm in badge.held and badge.downs)
+        at, up, number, ident, kind = s.station.events[-1]
+        assert (number, ident, kind) == (badge.number, alarm, kinds.SOS)
+        assert at - pressed < 0.15
+        facts = json.loads(up.facts)
+        assert facts["place"] == {"lat": 52.9225, "lon": -1.4746, "age": 0.0, "source": "fixed", "accuracy": 10.0}
+        assert -100 < facts["rssi"] < 0
+        assert up.held_ms < 100
+        badge.status()
+        await until(lambda: s.station.telemetry and badge.uplink)
+        assert "place" not in json.loads(s.station.telemetry[-1].facts)
+        await asyncio.sleep(0.3)
+        status = await hub.status()
+        assert status["badges"]["1"]["state"] == "established"
+        assert status["queue"] == 0
+        assert (hub.folder / "bag").stat().st_mode
+        assert await hub.stop() == 0
+        await until(lambda: s.station.states[-1]["online"] is False)
+
+    play(story, tmp_path, 1)
+
+
+def test_four_badges_at_once_each_with_sound_and_their_alarms_ahead_of_it(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        await s.hub()
+        for badge in s.badges:
+            badge.window = True
+            await badge.rotate()
+        await until(lambda: all(badge.established for badge in s.badges), 10, "four sessions")
+        for badge in s.badges:
+            badge.window = False
+        late: list[float] = []
+        for index in range(60):
+            for badge in s.badges:
+                badge.audio(1, index)
+            if index % 15 == 7:
+                badge = s.badges[index // 15]
+                pressed = time.monotonic()
+                alarm = badge.event(kinds.SOS)
+                await until(lambda a=alarm: any(e[3] == a for e in s.station.events))  # type: ignore[misc]
+                late.append(next(e[0] for e in s.station.events if e[3] == alarm) - pressed)
+            await asyncio.sleep(0.025)
+        await until(lambda: len({(b, i) for _, b, _, i, _ in s.station.audio}) == 240, 5, "all sound")
+        assert max(late) < 0.2
+        for badge in s.badges:
+            await until(lambda b=badge: b.acks and b.acks[-1][2] == 60)  # type: ignore[misc]
+
+    play(story, tmp_path, 1, 2, 3, 4)
+
+
+def test_an_alarm_whose_connection_is_refused_is_relayed_by_beacon_and_answered_aloud(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        hub = await s.hub()
+        await s.enrol(badge)
+        s.fault(badge, connect=False)
+        await until(lambda: not badge.connections, 3)
+        await badge.listen()
+        alarm = badge.event(kinds.SOS)
+        pressed = time.monotonic()
+        await badge.rotate()
+        await until(lambda: s.station.events and s.station.events[-1][4] == kinds.SOS, 2)
+        at, up, *_ = s.station.events[-1]
+        assert up.type == relay.BEACON
+        assert at - pressed < 0.5
+        await until(lambda: badge.answers, 2, "the answer as an advertisement")
+        assert badge.answers[-1] == (alarm, kinds.RECEIVED, badge.rotation)
+        assert not badge.downs
+        await badge.rotate()
+        await until(lambda: badge.answers[-1][2] == badge.rotation, 2, "and a fresh one for the next beacon")
+        assert (await hub.status())["broadcast"] == "ok"
+        s.fault(badge)
+        await badge.rotate()
+        await until(lambda: badge.downs, 4, "the station's word by a connection that works again")
+
+    play(story, tmp_path, 1)
+
+
+def test_a_hub_that_was_never_enrolled_relays_the_alarm_and_brings_the_answer_as_a_guest(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        await s.hub(enrol="false")
+        badge.kind, badge.seq = kinds.SOS, 1
+        pressed = time.monotonic()
+        await badge.rotate()
+        await until(lambda: badge.downs, 3, "the station's word")
+        assert time.monotonic() - pressed < 1.5
+        assert badge.held == []
+        assert not badge.established
+        assert {e[1].type for e in s.station.events} == {relay.BEACON}
+        s.station.send(
+            bytes.fromhex(s.hubs[0].ready["hub_id"]), relay.DOWN, relay.pack_down_badge(1, s.station.down(1))
+        )
+        await until(lambda: len(badge.downs) >= 2, 2, "and the next word")
+
+    play(story, tmp_path, 1)
+
+
+def test_what_a_killed_hub_held_is_delivered_by_the_next_one_alarms_first(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        hub = await s.hub()
+        await s.enrol(badge)
+        s.gate.close()
+        names = [badge.event(kind) for kind in (kinds.BATTERY, kinds.VISIT_START, kinds.SOS)]
+        for index in range(20):
+            badge.audio(1, index)
+        await until(lambda: set(names) <= set(badge.held), 5, "held")
+        await until(lambda: badge.acks and badge.acks[-1][2] == 20, 5, "sound held")
+        await until(lambda: badge.uplink is False, 3, "the badge knows that the station is gone")
+        held_at = time.monotonic()
+        await hub.stop(signal.SIGKILL)
+        assert not [e for e in s.station.events if e[3] in names]
+        badge.kind = kinds.STATUS
+        s.gate.open = True
+        await hub.start()
+        await until(lambda: {e[3] for e in s.station.events} >= set(names), 5, "what was held")
+        late = [e for e in s.station.events if e[3] in names]
+        assert [e[4] for e in late[:3]] == [kinds.SOS, kinds.VISIT_START, kinds.BATTERY]
+        for event in late:
+            assert abs((event[0] - held_at) * 1000 - event[1].held_ms) < 1500
+            assert "uncertain" not in json.loads(event[1].facts)
+        await until(lambda: {i for _, _, _, i, _ in s.station.audio} == set(range(20)), 5, "the sound")
+        await asyncio.sleep(0.5)
+        assert (await hub.status())["queue"] == 0
+
+    play(story, tmp_path, 1)
+
+
+def test_a_full_disk_delays_no_alarm_and_is_told_instead_of_held(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        hub = await s.hub()
+        await s.enrol(badge)
+        hub.full(True)
+        alarm = badge.event(kinds.SOS)
+        badge.audio(1, 0)
+        await until(lambda: s.station.events[-1][3] == alarm, 2, "the alarm")
+        await until(lambda: "failed" in (s.station.health or [{"disk": ""}])[-1]["disk"], 3, "health")
+        await until(lambda: s.station.audio, 2, "live sound")
+        s.station.answers = False
+        second = badge.event(kinds.CANCEL)
+        await asyncio.sleep(0.3)
+        assert alarm not in badge.held
+        assert second not in badge.held
+        assert badge.acks == []
+        hub.full(False)
+        await until(lambda: second in badge.held, 4, "held once the disk is back")
+        assert alarm not in badge.held, "its receipt had come"
+        await until(lambda: badge.acks, 3)
+        assert any("disk:" in line and "WARNING" in line for line in hub.log)
+
+    play(story, tmp_path, 1)
+
+
+def test_a_station_that_is_silent_is_noticed_and_its_return_clears_everything(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        hub = await s.hub()
+        await s.enrol(badge)
+        s.station.answers = False
+        names = [badge.event(kinds.SOS) for _ in range(5)]
+        await until(lambda: set(names) <= set(badge.held))
+        await asyncio.sleep(0.3)
+        assert (await hub.status())["queue"] >= 5
+        s.station.answers = True
+        s.station.client.publish("tocsin/1/station", b'{"online": true}', 1)
+        await until(lambda: len(badge.downs) >= 5, 2, "receipts as soon as the station says that it is there")
+        await asyncio.sleep(0.1)
+        assert (await hub.status())["queue"] == 0
+
+    play(story, tmp_path, 1)
+
+
+def test_a_third_of_all_packets_lost_loses_nothing(tmp_path: Path) -> None:
+    async def story(s: Scene) -> None:
+        badge = s.badges[0]
+        await s.hub()
+        s.fault(badge, loss=0.3, duplicate=0.2, reorder=0.2)
+        await s.enrol(badge)
+        started = time.monotonic()
+        names = []
+        for _ in range(5):
+            names.append(badge.event(kinds.SOS))
+            await asyncio.sleep(0.1)
+        await until(lambda: {e[3] for e in s.station.events} >= set(names), 5)
+        assert time.monotonic() - started < 3
+
+    play(story, tmp_path, 1)
+
+
+def test_the_air_going_away_and_coming_back_is_survived(tmp_path: Path) -> None:
+    async def story() -> None:
+        config = '[hub]\nname = "x"\n[radio]\nair = "127.0.0.1:{port}"\n[station]\nkey = "' + "ab" * 32 + '"\n'
+        async with air() as (_, port):
+            hub = HubProcess(tmp_path, "x", config.format(port=port))
+            await hub.start()
+            assert hub.ready["part"] == "hub"
+        # its door is shut, and then the connection is reset by the end of the air
+        assert hub.process is not None
+        assert hub.process.returncode is None
+        assert await hub.stop(signal.SIGINT) == 0
+        assert hub.faults() == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_hub_without_radio_or_broker_waits_and_can_be_stopped(tmp_path: Path, number: int) -> None:
+    async def story() -> None:
+        (tmp_path / "x.toml").write_text(
+            '[radio]\nair = "127.0.0.1:9"\n[mqtt]\nport = 9\n[station]\nkey = "' + "ab" * 32 + '"\n'
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "hub.cli", "run", "--config", str(tmp_path / "x.toml"), stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stderr is not None
+        first = (await process.stderr.readline()).decode()
+        assert "WARNING" in first
+        process.send_signal(number)
+        async with asyncio.timeout(3):
+            assert await process.wait() == 0
+
+    asyncio.run(story())

@@ -1,0 +1,159 @@
+"""The embedded broker, of both kinds, and the station's way through its death."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from station_running import Running, running, until
+
+from protocol import kinds
+from station.broker import find_mosquitto, free_port
+from station.bus import Arrived, BrokerAddress, Bus
+
+KINDS = ["amqtt", "mosquitto"]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each broker that is there."""
+    name: str = request.param
+    if name == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed; on Debian and Ubuntu: apt install mosquitto")
+    return name
+
+
+def _below(pid: int) -> list[int]:
+    """All processes that a process has started, and theirs."""
+    found = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(n) for n in (task / "children").read_text().split() if int(n) not in found]
+    return found + [n for child in found for n in _below(child)]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _broker(kind: str, port: int = 0) -> tuple[subprocess.Popen[str], int]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "station.cli", "broker", "--kind", kind, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TOCSIN_PARENT_DEATH": "1"},
+    )
+    assert process.stdout is not None
+    line = json.loads(process.stdout.readline())
+    assert (line["ready"], line["part"], line["kind"]) == (True, "broker", kind)
+    return process, line["port"]
+
+
+@pytest.fixture
+def broker(kind: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A broker of its own."""
+    process, port = _broker(kind)
+    yield process, port
+    process.kill()
+    process.wait()
+
+
+def test_a_broker_starts_carries_and_stops_cleanly(broker: tuple[subprocess.Popen[str], int]) -> None:
+    process, port = broker
+    got: list[Arrived] = []
+    bus = Bus(BrokerAddress("127.0.0.1", port), "test", bytes(32), got.append, list)
+    bus.start()
+    assert bus.wait(5)
+    from station.work import Send
+
+    bus.publish([Send("tocsin/1/hub/x/up/event", b"hello")])
+    until(lambda: got, "the message came back")
+    assert (got[0].topic, got[0].payload) == ("tocsin/1/hub/x/up/event", b"hello")
+    bus.done(got[0])
+    bus.stop()
+    process.terminate()
+    assert process.wait(5) == 0
+
+
+def test_a_killed_broker_leaves_no_process_and_its_port_is_free_at_once(
+    kind: str, broker: tuple[subprocess.Popen[str], int]
+) -> None:
+    process, port = broker
+    below = _below(process.pid)
+    process.kill()
+    process.wait()
+    until(lambda: not any(_alive(pid) for pid in below), "children gone")
+    again, same = _broker(kind, port)
+    assert same == port
+    again.terminate()
+    again.wait(5)
+
+
+def test_a_taken_port_is_said_in_one_line() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "station.cli", "broker", "--port", str(port)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"port {port} is taken" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_station_brings_its_broker_back_and_no_alarm_is_lost(kind: str, tmp_path: Path) -> None:
+    with running(tmp_path, broker=f'port = {free_port()}\nkind = "{kind}"') as station:
+        assert station.ready["broker_kind"] == kind
+        badge, hub = station.badge(), station.hub()
+        victims = _below(station.process.pid)
+        assert victims
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        sos = badge.event(kinds.SOS)
+
+        def repeated() -> bool:
+            # as a hub's outbox does: again and again until there is a receipt
+            station.say(hub, hub.event(badge, sos))
+            time.sleep(0.2)
+            return bool(station.alarms(badge))
+
+        until(repeated, "the alarm")
+        assert len(station.alarms(badge)) == 1
+        # readable alarms are there again, though the new broker remembers nothing
+        station.heard.clear()
+        station.radio.subscribe("tocsin/1/alarms/+", 1)
+        until(lambda: [m for m in station.heard if m.topic.startswith("tocsin/1/alarms/") and m.payload], "alarm")
+
+
+def test_a_killed_station_forgets_nothing_and_repeats_its_receipt(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, broker=f"port = {port}") as station:
+        badge, hub = station.badge(), station.hub()
+        sos = badge.event(kinds.SOS)
+        station.say(hub, hub.event(badge, sos))
+        first = station.alarm(badge)
+        below = _below(station.process.pid)
+        station.stop(signal.SIGKILL)
+        until(lambda: not any(_alive(pid) for pid in below), "its broker gone too")
+    again = Running(tmp_path, broker=f"port = {port}")
+    again.say(hub, hub.event(badge, sos))
+    until(lambda: any(m.topic.endswith(f"{hub.name}/down") for m in again.heard), "receipt")
+    (alarm,) = again.alarms(badge)
+    assert (alarm["id"], alarm["identity"]) == (first["id"], first["identity"])
+    began = time.monotonic()
+    assert again.stop() == 0
+    assert time.monotonic() - began < 3

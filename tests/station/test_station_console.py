@@ -1,0 +1,318 @@
+"""The console in a real browser: an alarm from ringing to closed, by mouse and by keyboard, and honest silence."""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from station_parts import Badge, Hub
+from station_running import Running, running, until
+
+from protocol import events, kinds
+
+WEARER = {
+    "name": "Cllr Alice Example",
+    "phone": "07700 900123",
+    "description": "Tall, red scarf",
+    "contact": "J. Example, 07700 900456",
+    "safe_word": "marigold",
+}
+PLACE = {"text": "Wirksworth Library", "lat": 53.0822, "lon": -1.5741, "source": "fixed", "age": 2}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, as the operating system has it."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("Chromium is not installed; on Debian and Ubuntu: apt install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def troubles() -> list[str]:
+    """What the browser complained of."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, station: Running, troubles: list[str]) -> Iterator[Page]:
+    """A signed-in console that has complained of nothing at its end."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = context.new_page()
+    _watch(opened, troubles)
+    _sign_in(opened, station)
+    yield opened
+    context.close()
+    assert troubles == []
+
+
+def _watch(page: Page, troubles: list[str]) -> None:
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    # Chromium says so when a page wants to sound before anybody pressed anything: the console asks for the press
+    page.on(
+        "console",
+        lambda m: troubles.append(m.text) if m.type == "error" and "AudioContext" not in m.text else None,
+    )
+
+
+def _sign_in(page: Page, station: Running, name: str = "op1", password: str = "first-operator") -> None:
+    page.goto(station.url)
+    page.fill("#username", name)
+    page.fill("#password", password)
+    page.keyboard.press("Enter")
+    expect(page.locator("#pulse")).to_have_attribute("data-state", "on")
+
+
+def _wait(page: Page, expression: str) -> None:
+    # Playwright's own waiting evaluates strings in the page, which the console's policy forbids
+    until(lambda: page.evaluate(expression), expression)
+
+
+class Speaker(threading.Thread):
+    """A badge that sends sound until it is stopped."""
+
+    def __init__(self, station: Running, badge: Badge, hub: Hub, incident: bytes) -> None:
+        super().__init__(daemon=True)
+        self._say = lambda data, kind: station.say(hub, data, kind)
+        self._badge, self._hub = badge, hub
+        self._over = threading.Event()
+        body = events.pack_audio(1, kinds.SOS, 0, 0, 400)
+        station.say(hub, hub.event(badge, badge.event(kinds.AUDIO_START, incident=incident, body=body)))
+        self.start()
+
+    def run(self) -> None:
+        first = 0
+        while not self._over.wait(0.1):
+            self._say(self._hub.sound(self._badge, 1, self._badge.sound(1, first, 4, 9000)), "audio")
+            first += 4
+
+    def stop(self) -> None:
+        """The last packet has been sent when this returns."""
+        self._over.set()
+        self.join()
+
+
+def _raise(station: Running, wearer: Any = None) -> tuple[Badge, Hub, events.Event]:
+    badge, hub = station.badge(wearer or WEARER), station.hub()
+    sos = badge.event(kinds.SOS)
+    station.say(hub, hub.event(badge, sos, rssi=-61, place=PLACE))
+    return badge, hub, sos
+
+
+def test_an_alarm_is_handled_from_ringing_to_closed(station: Running, page: Page) -> None:
+    expect(page.locator("#announce")).to_have_attribute("role", "alert")
+    badge, hub = station.badge(WEARER), station.hub()
+    sos = badge.event(kinds.SOS)
+    began = time.monotonic()
+    station.say(hub, hub.event(badge, sos, rssi=-61, place=PLACE))
+    expect(page.locator("#announce")).to_contain_text("Cllr Alice Example")
+    assert time.monotonic() - began < 1.0, "seen within a second of arriving"
+    _wait(page, "Number(document.body.dataset.rings) >= 1")
+    _wait(page, "document.title.includes('ALARM')")
+    alarm = station.alarm(badge)
+    row = page.locator(f'[data-alarm="{alarm["id"]}"]')
+    expect(row).to_contain_text("SOS")
+    expect(row).to_contain_text("Wirksworth Library")
+    until(lambda: station.alarm(badge)["seen_at"], "the station knows that it is shown")
+
+    speaker = Speaker(station, badge, hub, sos.ident)
+    row.get_by_role("link", name="Cllr Alice Example").click()
+    for fact in ("07700 900123", "Tall, red scarf", "marigold", "53.08220, -1.57410"):
+        expect(page.locator("main")).to_contain_text(fact)
+    expect(page.locator("#head")).to_contain_text("has not confirmed")
+    began = time.monotonic()
+    page.click("#claim-listen")
+    _wait(page, "Number(document.body.dataset.heard) > 0")
+    assert time.monotonic() - began < 2.0, "live sound within 2 s of claiming"
+    expect(page.locator("#head")).to_contain_text("An operator hears the room: you")
+    expect(page.locator("#level")).to_have_attribute("aria-label", "Level of the live sound: voices")
+    assert page.evaluate("document.body.dataset.rings") is None or _others_wait(station, badge)
+    station.say(hub, hub.status(badge, badge.status(incident=sos.ident, level=kinds.CLAIMED)), "status")
+    expect(page.locator("#head")).to_contain_text("The badge knows that an operator is with the wearer")
+
+    page.click("#next-step")
+    expect(page.locator("#steps .done")).to_have_count(1)
+    page.fill("#note", "Voices, nobody hurt")
+    page.keyboard.press("Enter")
+    expect(page.locator("#timeline")).to_contain_text("Voices, nobody hurt")
+    page.click("#replay")
+    _wait(page, "document.querySelector('#player').readyState >= 2")
+    assert page.evaluate("document.querySelector('#player').duration") > 0.5
+    assert page.get_attribute("#listen", "aria-pressed") == "true", "live goes on beside the replay"
+
+    page.select_option("#outcome", "resolved")
+    page.select_option("#welfare", "spoke_to_wearer")
+    page.click("#close")
+    expect(page.locator("#head")).to_contain_text("Closed at")
+    expect(page.locator("#listen-state")).to_contain_text("closed")
+    speaker.stop()
+    closed = station.alarm(badge)
+    assert (closed["open"], closed["outcome"], closed["owner"]) == (False, "resolved", "op1")
+
+
+def _others_wait(station: Running, badge: Badge) -> bool:
+    found = station.api.get("/api/alarms?state=open").json()["alarms"]
+    return any(a["owner"] is None and a["badge"] != badge.number for a in found)
+
+
+def test_a_whole_alarm_by_keyboard_alone(station: Running, page: Page) -> None:
+    badge, _, _ = _raise(station, "Cllr Keyboard")
+    alarm = station.alarm(badge)
+    expect(page.locator(f'[data-alarm="{alarm["id"]}"]')).to_be_visible()
+
+    def reach(selector: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("s => document.activeElement.matches(s)", selector):
+                return
+        raise AssertionError(f"{selector} cannot be reached by Tab")
+
+    reach(f"#claim-{alarm['id']}")
+    page.keyboard.press("Enter")
+    expect(page.locator("#head")).to_contain_text("yours")
+    reach("#next-step")
+    page.keyboard.press("Enter")
+    expect(page.locator("#steps .done")).to_have_count(1)
+    assert page.evaluate("document.activeElement.id") == "next-step", "the page's refreshing moved the focus"
+    reach("#note")
+    page.keyboard.type("by keyboard")
+    page.keyboard.press("Enter")
+    expect(page.locator("#timeline")).to_contain_text("by keyboard")
+    reach("#outcome")
+    page.keyboard.type("Training")
+    reach("#welfare")
+    page.keyboard.type("Seen")
+    reach("#close")
+    page.keyboard.press("Enter")
+    expect(page.locator("#head")).to_contain_text("Training or drill. Seen in person.")
+
+
+def test_a_second_operator_is_warned_and_takes_over_on_purpose(
+    station: Running, page: Page, browser: Browser, troubles: list[str]
+) -> None:
+    badge, _, _ = _raise(station, "Cllr Twice")
+    alarm = station.alarm(badge)
+    context = browser.new_context()
+    other = context.new_page()
+    _sign_in(other, station, "op2", "second-operator")
+    other.goto(f"{station.url}/alarms/{alarm['id']}")
+    # a page that has not heard of the claim yet
+    other.route("**/events", lambda route: route.abort())
+    other.reload()
+    with station.person() as op1:
+        op1.post(f"/alarms/{alarm['id']}/claim")
+    other.click("#claim")
+    expect(other.locator("#error")).to_contain_text("op1 has claimed this alarm")
+    other.fill("#reason", "end of shift")
+    other.click("#takeover")
+    expect(other.locator("#head")).to_contain_text("This alarm is yours")
+    expect(other.locator("#timeline")).to_contain_text("Taken over by op2: from op1: end of shift")
+    context.close()
+
+
+def test_a_duress_tells_the_operator_not_to_ring_the_wearer(station: Running, page: Page) -> None:
+    badge, hub = station.badge(WEARER), station.hub()
+    duress = badge.event(kinds.DURESS, body=events.pack_duress(kinds.CHECK_IN, b""))
+    station.say(hub, hub.event(badge, duress))
+    page.goto(f"{station.url}/alarms/{station.alarm(badge)['id']}")
+    expect(page.locator("#head")).to_contain_text("Do not ring them")
+    expect(page.locator("main")).to_contain_text("do not ring: duress")
+    expect(page.locator("main")).not_to_contain_text("07700 900123")
+
+
+def test_a_console_that_hears_nothing_says_so_within_seconds_and_recovers(browser: Browser, tmp_path: Path) -> None:
+    with running(tmp_path) as own:
+        page = browser.new_page()
+        _sign_in(page, own)
+        own.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        expect(page.locator("#silence")).to_contain_text("NOT RECEIVING", timeout=10_000)
+        assert 4 < time.monotonic() - began < 8
+        own.process.send_signal(signal.SIGCONT)
+        expect(page.locator("#silence")).to_be_empty(timeout=5_000)
+        page.close()
+
+
+def test_visits_and_devices_are_handled_on_their_pages(station: Running, page: Page, troubles: list[str]) -> None:
+    badge = station.badge("Cllr Visitor")
+    hub = Hub()
+    page.get_by_role("link", name="Visits").click()
+    page.select_option("#badge", str(badge.number))
+    page.fill("#vplace", "12 Mill Lane")
+    page.fill("#minutes", "30")
+    page.get_by_role("button", name="Plan the visit").click()
+    row = page.locator(".visit", has_text="Cllr Visitor")
+    expect(row).to_contain_text("29 min")
+    row.get_by_role("button", name="Checked in by telephone").click()
+    expect(row).to_contain_text("last check-in")
+    row.get_by_role("button", name="End the visit of Cllr Visitor", exact=True).click()
+    expect(page.locator("#ended")).to_contain_text("Cllr Visitor")
+    page.fill("#minutes", "never")
+    page.get_by_role("button", name="Plan the visit").click()
+    expect(page.locator("#error")).to_contain_text("minutes must be a number")
+    troubles.clear()  # Chromium notes the 400
+
+    page.get_by_role("link", name="Devices").first.click()
+    station.say(hub, hub.hello(), "hello")
+    hub_row = page.locator("#hubs tr", has_text=hub.name)
+    hub_row.get_by_role("button", name="Accept").click()
+    expect(hub_row).not_to_contain_text("waits to be accepted")
+    station.say(hub, hub.status(badge, badge.status(), rssi=-50), "status")
+    page.reload()
+    expect(page.locator("#badges tr", has_text="Cllr Visitor")).to_contain_text("protected")
+    expect(page.locator("#badges tr", has_text="Cllr Visitor")).to_contain_text("88 %")
+
+
+_SMALL = """() => [...document.querySelectorAll('button, input, select, nav a')].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return box.width && e.type !== 'checkbox' && e.type !== 'hidden' && (box.height < 44 || box.width < 44);
+}).map((e) => e.outerHTML.slice(0, 80))"""
+
+_NAMELESS = """() => [...document.querySelectorAll('input, select')].filter((e) =>
+  e.type !== 'hidden' && !e.labels.length && !e.ariaLabel).map((e) => e.outerHTML.slice(0, 80))"""
+
+# the ratio of WCAG 2, for every piece of text on its nearest opaque background
+_PALE = """() => {
+  const light = (c) => { const v = c / 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
+  const numbers = (s) => s.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b);
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+  const bad = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !e.checkVisibility()) continue;
+    if (e.closest('option, meter, .vh, .skip')) continue;
+    const [a, b] = [luminance(numbers(getComputedStyle(e).color)), luminance(behind(e))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${e.outerHTML.slice(0, 80)}`);
+  }
+  return bad;
+}"""
+
+
+def test_every_page_can_be_hit_read_and_named(station: Running, page: Page) -> None:
+    badge, _, _ = _raise(station)
+    alarm = station.alarm(badge)
+    station.api.post("/visits", json={"badge": badge.number, "minutes": 30})
+    for path in ("/", f"/alarms/{alarm['id']}", "/visits", "/devices"):
+        page.goto(station.url + path)
+        expect(page.locator("#pulse")).to_have_attribute("data-state", "on")
+        assert page.evaluate(_SMALL) == [], path
+        assert page.evaluate(_NAMELESS) == [], path
+        assert page.evaluate(_PALE) == [], path
+        assert page.evaluate("document.querySelectorAll('h1').length") == 1, path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.goto(f"{station.url}/alarms/{alarm['id']}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
