@@ -11,14 +11,14 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pcbnew
-import symbols
-from board_shape import ARM, FIDUCIALS, HEIGHT, HOLES, INNER, OUTLINE, WIDTH
-from design import GND, PARTS, V33, VBAT, VBUS, VSYS, model_name
-from rules import CLEARANCE, HOLE, NECK, PAIR_WIDTH, VIA, width
-from schematic import ROOT, ident
+from hardware import symbols
+from hardware.board_shape import ARM, FIDUCIALS, HEIGHT, HOLES, INNER, OUTLINE, WIDTH
+from hardware.design import GND, PARTS, V33, VBAT, VBUS, VSYS, model_name
+from hardware.rules import CLEARANCE, HOLE, NECK, PAIR_WIDTH, VIA, width
+from hardware.schematic import ROOT, ident
 
 FOOTPRINTS = Path(os.environ.get("KICAD9_FOOTPRINT_DIR", "/usr/share/kicad/footprints"))
 ORIGIN = 50.0  # where the board's corner lies on KiCad's page, mm
@@ -491,6 +491,10 @@ def legend(board: Board) -> None:
     motor = PARTS["J3"].board
     taken.append((motor[0] - 4.3, motor[1] - 4.3, motor[0] + 4.3, motor[1] + 4.3))
     taken.append((27.0, 55.4, 39.0, 57.0))
+    for item in board.board.GetTracks():
+        if item.Type() == pcbnew.PCB_VIA_T:
+            x, y = back(item.GetPosition().x), back(item.GetPosition().y)
+            taken.append((x - 0.2, y - 0.2, x + 0.2, y + 0.2))
     for part in sorted(board.board.GetFootprints(), key=lambda one: (one.GetReference()[0] in "RC", one.GetReference())):
         text = part.Reference()
         text.SetVisible(False)

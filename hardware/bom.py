@@ -4,8 +4,8 @@ import csv
 import io
 from html import escape
 
-from design import PARTS, Placed
-from parts import LOOSE
+from hardware.design import PARTS, Placed
+from hardware.parts import LOOSE
 
 COLUMNS = ("References", "Quantity", "Value", "Description", "Manufacturer", "Part number", "Alternate", "Datasheet", "Footprint")
 

@@ -14,12 +14,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import bom
-import canon
-import rules
-import schematic
+from hardware import bom, canon, rules, schematic
 
 OUT = HERE / "out"
 BUILD = ROOT / "build" / "hardware"
@@ -29,7 +26,7 @@ GERBER_LAYERS = "F.Cu,In1.Cu,In2.Cu,B.Cu,F.Paste,B.Paste,F.Silkscreen,B.Silkscre
 RENDERS = {
     "board-front.png": ["--side", "top", "--zoom", "0.88"],
     "board-back.png": ["--side", "bottom", "--zoom", "0.88"],
-    "board-angle.png": ["--side", "top", "--rotate", "-40,0,25", "--perspective", "--zoom", "0.85"],
+    "board-angle.png": ["--side", "top", "--rotate", "-40,0,25", "--perspective", "--zoom", "0.62", "--pan", "-0.6,1.2,0"],
 }
 
 
@@ -125,7 +122,7 @@ def fabricate(folder: Path, out: Path, work: Path) -> None:
 
 def show(folder: Path, out: Path, pictures: bool) -> None:
     """What a reader gets: PDF, STEP, pictures."""
-    import models
+    from hardware import models
 
     kicad("sch", "export", "pdf", "-o", str(out / "badge-schematic.pdf"), str(folder / "badge.kicad_sch"))
     file = out / "badge-schematic.pdf"
@@ -136,7 +133,7 @@ def show(folder: Path, out: Path, pictures: bool) -> None:
     if pictures:
         for name, view in RENDERS.items():
             kicad(
-                "pcb", "render", *view, "--quality", "high", "--width", "1200", "--height", "1500", "--background", "opaque",
+                "pcb", "render", *view, "--quality", "high", "--width", "1200", "--height", "1500", "--background", "transparent",
                 "--light-top", "0.55", "--light-camera", "0.1", "--light-side", "0.4",
                 "-o", str(out / name), str(folder / "badge.kicad_pcb"),
             )  # fmt: skip
@@ -201,11 +198,11 @@ def main() -> int:
         fabricate(folder, out, work)
         show(folder, out, pictures)
         said("Gerbers, drill, positions, parts, PDF, STEP, pictures")
-        import enclosure
+        from hardware import enclosure
 
         enclosure.build(out, pictures)
         said("case checked against the board's STEP")
-        import power
+        from hardware import power
 
         power.build(out)
         said("power model")

@@ -5,7 +5,7 @@ import re
 import uuid
 from pathlib import Path
 
-from sexpr import Node, dump, load
+from hardware.sexpr import Node, dump, load
 
 DATE = "2026-01-01T00:00:00+00:00"
 _SORTED = {

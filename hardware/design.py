@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parts import CATALOGUE, Part
+from hardware.parts import CATALOGUE, Part
 
 HERE = Path(__file__).parent
 PIN_MAP = Path(os.environ.get("TOCSIN_PIN_MAP", HERE.parent / "firmware" / "boards" / "badge_s3.py"))

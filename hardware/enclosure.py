@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from build123d import (
-    Align, Box, Circle, Compound, Cylinder, Location, Part, Pos, RectangleRounded, Rot, Shape, SlotOverall, export_step,
+    Align, Box, Circle, Cylinder, Location, Part, Pos, RectangleRounded, Rot, Shape, SlotOverall, export_step,
     export_stl, extrude, import_step,
 )  # fmt: skip
 
-import models
-from board_shape import HOLES
-from design import PARTS
+from hardware import models
+from hardware.board_shape import HOLES
+from hardware.design import PARTS
 
 _LOW = (Align.CENTER, Align.CENTER, Align.MIN)
 
@@ -419,14 +419,14 @@ def build(out: Path, pictures: bool = True, case: Case | None = None) -> None:
         draw(case, parts, things, out)
 
 
-def _size(parts: dict[str, Shape]) -> tuple[float, float, float]:
-    box = Compound(children=[parts["tray"], parts["front"]]).bounding_box()
-    return box.size.X, box.size.Y, box.size.Z
+def _size(parts: dict[str, Shape]) -> tuple[float, ...]:
+    boxes = [parts[name].bounding_box() for name in ("tray", "front")]
+    return tuple(max(getattr(b.max, k) for b in boxes) - min(getattr(b.min, k) for b in boxes) for k in "XYZ")
 
 
 def draw(case: Case, parts: dict[str, Shape], things: dict[str, Shape], out: Path) -> None:
     """Exploded view, the tray from the front, the whole."""
-    from render import Thing, picture
+    from hardware.render import Thing, picture
 
     dark, grey, green, blue, cream = (0.34, 0.38, 0.44), (0.55, 0.59, 0.65), (0.12, 0.42, 0.28), (0.25, 0.45, 0.68), (0.95, 0.93, 0.86)
     metal, gold = (0.68, 0.69, 0.71), (0.8, 0.66, 0.3)

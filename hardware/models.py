@@ -9,10 +9,12 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from build123d import Align, Axis, Box, Color, Cylinder, Pos, export_step, fillet
 
-from design import PARTS, Placed, model_name
-from sexpr import child, children, load
+from hardware.design import PARTS, Placed, model_name
+from hardware.sexpr import child, children, load
 
 FOOTPRINTS = Path(os.environ.get("KICAD9_FOOTPRINT_DIR", "/usr/share/kicad/footprints"))
 BLACK, METAL, CERAMIC, TIN = Color(0.08, 0.08, 0.09), Color(0.55, 0.56, 0.58), Color(0.72, 0.6, 0.45), Color(0.86, 0.86, 0.84)

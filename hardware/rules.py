@@ -7,7 +7,7 @@ The class is the one that every pool service sells as its ordinary four-layer bo
 import json
 from math import ceil
 
-from design import CURRENTS, PAIR, POWER
+from hardware.design import CURRENTS, PAIR, POWER
 
 FAB_CLASS = "JLCPCB multilayer standard, 4 layers, 0.8 mm, 1 oz outer and 0.5 oz inner copper"
 VIA, HOLE = 0.45, 0.2

@@ -9,9 +9,9 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import symbols
-from design import GND, PARTS, SHEETS, V33, VBUS, Placed
-from sexpr import bare, child, dump, parse, quote
+from hardware import symbols
+from hardware.design import GND, PARTS, SHEETS, V33, VBUS, Placed
+from hardware.sexpr import bare, child, dump, parse, quote
 
 GRID = 2.54
 REVISION = "A"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sexpr import Node, bare, child, children, dump, load, parse, quote
+from hardware.sexpr import Node, bare, child, children, dump, load, parse, quote
 
 LIBRARY = Path(os.environ.get("KICAD9_SYMBOL_DIR", "/usr/share/kicad/symbols"))
 
