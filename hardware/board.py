@@ -1,9 +1,13 @@
-"""Makes the board with KiCad's own Python: `board.py place FOLDER`, the router, `board.py finish FOLDER`, `board.py fill FOLDER`.
+"""Makes the board with KiCad's own Python: `board.py place FOLDER`, the router, `board.py finish FOLDER`, `board.py
+fill FOLDER`.
 
-`place` puts the parts, the outline, the USB pair and a via beside every pad of a supply, and writes what the router has to
-know (`board.json`). `finish` reads `routes.json` and adds copper areas and legend, `fill` pours them. Needs Debian's `kicad`.
+`place` puts the parts, the outline, the USB pair and a via beside every pad of a supply, and writes what the router
+has to
+know (`board.json`). `finish` reads `routes.json` and adds copper areas and legend, `fill` pours them. Needs Debian's
+`kicad`.
 """
 
+import itertools
 import json
 import math
 import os
@@ -14,22 +18,33 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pcbnew
+
 from hardware import symbols
 from hardware.board_shape import ARM, FIDUCIALS, HEIGHT, HOLES, INNER, OUTLINE, WIDTH
 from hardware.design import GND, PARTS, V33, VBAT, VBUS, VSYS, model_name
 from hardware.rules import CLEARANCE, HOLE, NECK, PAIR_WIDTH, VIA, width
-from hardware.schematic import ROOT, ident
+from hardware.schematic import ident
 
 FOOTPRINTS = Path(os.environ.get("KICAD9_FOOTPRINT_DIR", "/usr/share/kicad/footprints"))
 ORIGIN = 50.0  # where the board's corner lies on KiCad's page, mm
 
 # Supplies share the third layer, each its own area; +3V3 has the rest
 AREAS = {
-    VBAT: ((0.4, 14.6), (13.2, 14.6), (13.2, 19.4), (4.8, 19.4), (4.8, 56.0), (4.2, 57.0), (4.2, 67.9), (6.2, 70.0),
-           (6.2, 79.0), (0.4, 79.0)),
+    VBAT: (
+        (0.4, 14.6),
+        (13.2, 14.6),
+        (13.2, 19.4),
+        (4.8, 19.4),
+        (4.8, 56.0),
+        (4.2, 57.0),
+        (4.2, 67.9),
+        (6.2, 70.0),
+        (6.2, 79.0),
+        (0.4, 79.0),
+    ),
     VBUS: ((6.6, 57.2), (15.3, 57.2), (15.3, 66.6), (11.5, 67.6), (11.5, 72.3), (6.7, 72.3), (6.7, 69.6), (6.6, 69.0)),
     VSYS: ((9.3, 72.8), (14.8, 72.8), (14.8, 80.6), (6.7, 80.6), (6.7, 76.0), (9.3, 75.9)),
-}  # fmt: skip
+}
 PLANES = (GND, V33, VBUS, VSYS, VBAT)
 FINE = {"U1", "U2", "U4", "U5", "U6", "U9"}
 HEAVY = {"J1", "J2", "U2", "U3", "J3"}  # pads here get two vias
@@ -37,15 +52,35 @@ HEAVY = {"J1", "J2", "U2", "U3", "J3"}  # pads here get two vias
 USB = {
     "USB_D_N": (
         ((6.2, 61.25), (7.35, 61.25), (7.35, 62.25), (6.2, 62.25)),
-        ((7.35, 62.25), (7.9, 62.25), (8.6, 61.55), (15.6, 61.55), (16.35, 62.3), (25.6, 62.3), (26.27, 62.97),
-         (26.27, 68.0), (26.5, 68.23), (26.5, 69.25)),
+        (
+            (7.35, 62.25),
+            (7.9, 62.25),
+            (8.6, 61.55),
+            (15.6, 61.55),
+            (16.35, 62.3),
+            (25.6, 62.3),
+            (26.27, 62.97),
+            (26.27, 68.0),
+            (26.5, 68.23),
+            (26.5, 69.25),
+        ),
     ),
     "USB_D_P": (
         ((6.2, 61.75), (5.1, 61.75), (5.1, 62.75), (6.2, 62.75)),
-        ((6.2, 62.75), (7.9, 62.75), (8.6, 63.45), (15.6, 63.45), (16.35, 62.7), (25.43, 62.7), (25.87, 63.14),
-         (25.87, 68.0), (25.65, 68.22), (25.65, 69.25)),
+        (
+            (6.2, 62.75),
+            (7.9, 62.75),
+            (8.6, 63.45),
+            (15.6, 63.45),
+            (16.35, 62.7),
+            (25.43, 62.7),
+            (25.87, 63.14),
+            (25.87, 68.0),
+            (25.65, 68.22),
+            (25.65, 69.25),
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def mm(value: float) -> int:
@@ -65,17 +100,29 @@ def back(value: int) -> float:
 
 def motor_footprint(folder: Path) -> None:
     """Our only own footprint: the motor's place, and pads for its two wires."""
-    lines = ['(footprint "LRA_8mm" (version 20241229) (generator "tocsin") (generator_version "9.0") (layer "F.Cu")',
-             '(descr "Coin LRA, 8 mm, glued to the board, wires soldered") (attr smd)']  # fmt: skip
+    lines = [
+        '(footprint "LRA_8mm" (version 20241229) (generator "tocsin") (generator_version "9.0") (layer "F.Cu")',
+        '(descr "Coin LRA, 8 mm, glued to the board, wires soldered") (attr smd)',
+    ]
     for name, x, y, layer in (("REF**", -2.6, 5.2, "F.SilkS"), ("LRA_8mm", 0, 0, "F.Fab")):
         kind = "Reference" if layer == "F.SilkS" else "Value"
-        lines.append(f'(property "{kind}" "{name}" (at {x} {y} 0) (layer "{layer}") '
-                     "(effects (font (size 0.8 0.8) (thickness 0.12))))")  # fmt: skip
+        lines.append(
+            f'(property "{kind}" "{name}" (at {x} {y} 0) (layer "{layer}") '
+            "(effects (font (size 0.8 0.8) (thickness 0.12))))"
+        )
     for layer, radius, line in (("F.SilkS", 4.1, 0.12), ("F.Fab", 4.0, 0.1)):
-        lines.append(f'(fp_circle (center 0 0) (end {radius} 0) (stroke (width {line}) (type solid)) (fill no) (layer "{layer}"))')
-    lines.append('(fp_rect (start -4.35 -4.35) (end 6.6 4.35) (stroke (width 0.05) (type solid)) (fill no) (layer "F.CrtYd"))')
+        lines.append(
+            f"(fp_circle (center 0 0) (end {radius} 0) (stroke (width {line}) (type solid)) "
+            f'(fill no) (layer "{layer}"))'
+        )
+    lines.append(
+        '(fp_rect (start -4.35 -4.35) (end 6.6 4.35) (stroke (width 0.05) (type solid)) (fill no) (layer "F.CrtYd"))'
+    )
     for number, y in ((1, -1.2), (2, 1.2)):
-        lines.append(f'(pad "{number}" smd roundrect (at 5.5 {y}) (size 1.6 1.6) (layers "F.Cu" "F.Mask") (roundrect_rratio 0.2))')
+        lines.append(
+            f'(pad "{number}" smd roundrect (at 5.5 {y}) (size 1.6 1.6) '
+            '(layers "F.Cu" "F.Mask") (roundrect_rratio 0.2))'
+        )
     lines.append(")")
     target = folder / "tocsin.pretty"
     target.mkdir(exist_ok=True)
@@ -116,7 +163,9 @@ class Board:
         text = (self.folder / "badge.net").read_text(encoding="utf-8")
         spare = {
             (m[2], m[3]): m[1]
-            for m in re.finditer(r'\(name "(unconnected-[^"]+)"\)[^\n]*\n\s*\(node \(ref "([^"]+)"\) \(pin "([^"]+)"\)', text)
+            for m in re.finditer(
+                r'\(name "(unconnected-[^"]+)"\)[^\n]*\n\s*\(node \(ref "([^"]+)"\) \(pin "([^"]+)"\)', text
+            )
         }
         for ref, placed in PARTS.items():
             library, name = placed.part.footprint.split(":")
@@ -130,9 +179,13 @@ class Board:
             part.SetPath(pcbnew.KIID_PATH(f"/{ident('sheet' + placed.sheet)}/{ident(ref)}"))
             part.SetSheetname(f"/{placed.sheet.capitalize()}/")
             part.SetSheetfile(f"{placed.sheet}.kicad_sch")
-            for key, words in (("Datasheet", placed.part.datasheet), ("Description", placed.part.about),
-                               ("Manufacturer", placed.part.maker), ("MPN", placed.part.number),
-                               ("Alternate", placed.part.alternate)):  # fmt: skip
+            for key, words in (
+                ("Datasheet", placed.part.datasheet),
+                ("Description", placed.part.about),
+                ("Manufacturer", placed.part.maker),
+                ("MPN", placed.part.number),
+                ("Alternate", placed.part.alternate),
+            ):
                 part.SetField(key, words)
             for one in part.GetFields():
                 if one.GetName() != "Reference":
@@ -153,7 +206,11 @@ class Board:
             for shape in list(part.GraphicalItems()):
                 if shape.GetLayer() == pcbnew.F_SilkS:
                     box = shape.GetBoundingBox()
-                    ends = [(back(bx), back(by)) for bx in (box.GetLeft(), box.GetRight()) for by in (box.GetTop(), box.GetBottom())]
+                    ends = [
+                        (back(bx), back(by))
+                        for bx in (box.GetLeft(), box.GetRight())
+                        for by in (box.GetTop(), box.GetBottom())
+                    ]
                     if not all(inside(bx, by, corners, 0.1) for bx, by in ends):
                         part.Delete(shape)  # the library draws beyond our edge
             known = {pin.number for pin in symbols.pins(placed.part.symbol)}
@@ -272,7 +329,8 @@ def _distance(x: float, y: float, x1: float, y1: float, x2: float, y2: float) ->
 
 
 class Fanout:
-    """Puts a via beside each pad of a supply, so that the inner layers carry all current and signals have the outer ones."""
+    """Puts a via beside each pad of a supply, so that the inner layers carry all current and signals have the outer
+    ones."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -286,14 +344,21 @@ class Fanout:
                 self.keep.append((back(box.GetLeft()), back(box.GetTop()), back(box.GetRight()), back(box.GetBottom())))
             for pad in part.Pads():
                 box = pad.GetBoundingBox()
-                self.pads.append({
-                    "net": pad.GetNetname(), "ref": part.GetReference(), "number": pad.GetNumber(),
-                    "box": [back(box.GetLeft()), back(box.GetTop()), back(box.GetRight()), back(box.GetBottom())],
-                    "at": [back(pad.GetPosition().x), back(pad.GetPosition().y)],
-                    "F": pad.IsOnLayer(pcbnew.F_Cu), "B": pad.IsOnLayer(pcbnew.B_Cu),
-                    "hole": pcbnew.ToMM(pad.GetDrillSize().x), "bare": pad.GetAttribute() == pcbnew.PAD_ATTRIB_NPTH,
-                    "paste_only": not pad.IsOnLayer(pcbnew.F_Cu) and not pad.IsOnLayer(pcbnew.B_Cu),
-                })  # fmt: skip
+                self.pads.append(
+                    {
+                        "net": pad.GetNetname(),
+                        "ref": part.GetReference(),
+                        "number": pad.GetNumber(),
+                        "box": [back(box.GetLeft()), back(box.GetTop()), back(box.GetRight()), back(box.GetBottom())],
+                        "at": [back(pad.GetPosition().x), back(pad.GetPosition().y)],
+                        "F": pad.IsOnLayer(pcbnew.F_Cu),
+                        "B": pad.IsOnLayer(pcbnew.B_Cu),
+                        "hole": pcbnew.ToMM(pad.GetDrillSize().x),
+                        "bare": pad.GetAttribute() == pcbnew.PAD_ATTRIB_NPTH,
+                        "paste_only": not (pad.IsOnLayer(pcbnew.F_Cu) or pad.IsOnLayer(pcbnew.B_Cu))
+                        and pad.GetAttribute() != pcbnew.PAD_ATTRIB_NPTH,
+                    }
+                )
         self.pads = [pad for pad in self.pads if not pad["paste_only"]]
         for pad in self.pads:
             if pad["ref"].startswith("FID"):  # a camera wants nothing near it
@@ -343,7 +408,11 @@ class Fanout:
             if apart < VIA / 2 + radius + (CLEARANCE + 0.01 if other != net else 0.06 if via else -1):
                 return False
         for other, layer, x1, y1, x2, y2, wide in self.tracks + self.reserved:
-            if other != net and "FB"[layer] in layers and _distance(x, y, x1, y1, x2, y2) < radius + wide / 2 + CLEARANCE + 0.01:
+            if (
+                other != net
+                and "FB"[layer] in layers
+                and _distance(x, y, x1, y1, x2, y2) < radius + wide / 2 + CLEARANCE + 0.01
+            ):
                 return False
         return True
 
@@ -361,8 +430,10 @@ class Fanout:
             for step in range(2, int(reach / 0.05)):
                 for angle in range(0, 360, 15):
                     ux, uy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-                    half = min((right - left) / 2 / abs(ux) if abs(ux) > 1e-6 else 1e9,
-                               (bottom - top) / 2 / abs(uy) if abs(uy) > 1e-6 else 1e9)  # fmt: skip
+                    half = min(
+                        (right - left) / 2 / abs(ux) if abs(ux) > 1e-6 else 1e9,
+                        (bottom - top) / 2 / abs(uy) if abs(uy) > 1e-6 else 1e9,
+                    )
                     far = half + VIA / 2 + step * 0.05
                     vx, vy = round(x + ux * far, 2), round(y + uy * far, 2)
                     if net in AREAS and not inside(vx, vy, AREAS[net], VIA / 2 + 0.1):
@@ -372,7 +443,10 @@ class Fanout:
                     if not self.free(vx, vy, VIA / 2, net, "FB"):
                         continue
                     count = int(far / 0.05)
-                    if all(self.free(x + (vx - x) * k / count, y + (vy - y) * k / count, wide / 2, net, "FB"[layer]) for k in range(count + 1)):
+                    if all(
+                        self.free(x + (vx - x) * k / count, y + (vy - y) * k / count, wide / 2, net, "FB"[layer])
+                        for k in range(count + 1)
+                    ):
                         self.vias.append((net, vx, vy))
                         self.board.via(net, vx, vy)
                         self.track(net, layer, x, y, vx, vy, wide)
@@ -382,7 +456,15 @@ class Fanout:
     def run(self) -> list[str]:
         """All pads; returns those that found no place."""
         failed = []
-        order = sorted(self.pads, key=lambda pad: (min(pad["box"][2] - pad["box"][0], pad["box"][3] - pad["box"][1]), pad["ref"], pad["number"], pad["at"]))
+        order = sorted(
+            self.pads,
+            key=lambda pad: (
+                min(pad["box"][2] - pad["box"][0], pad["box"][3] - pad["box"][1]),
+                pad["ref"],
+                pad["number"],
+                pad["at"],
+            ),
+        )
         for pad in order:
             if pad["net"] not in PLANES or pad["hole"] or not pad["number"]:
                 continue
@@ -419,7 +501,7 @@ def place(folder: Path) -> None:
     fanout = Fanout(board)
     for net, lines in USB.items():
         for line in lines:
-            for (x1, y1), (x2, y2) in zip(line, line[1:], strict=False):
+            for (x1, y1), (x2, y2) in itertools.pairwise(line):
                 fanout.track(net, 0, x1, y1, x2, y2, PAIR_WIDTH)
     failed = fanout.run()
     board.save()
@@ -461,6 +543,7 @@ def pour(board: Board, net: str, layer: int, corners: tuple[tuple[float, float],
 
 def legend(board: Board) -> None:
     """What is printed: which board this is, polarity of the battery, references where there is room."""
+
     def words(text: str, x: float, y: float, size: float, layer: int = pcbnew.F_SilkS, turn: float = 0) -> None:
         item = pcbnew.PCB_TEXT(board.board)
         item.SetText(text)
@@ -479,7 +562,14 @@ def legend(board: Board) -> None:
     for part in board.board.GetFootprints():
         for pad in part.Pads():
             box = pad.GetBoundingBox()
-            taken.append((back(box.GetLeft()) - 0.1, back(box.GetTop()) - 0.1, back(box.GetRight()) + 0.1, back(box.GetBottom()) + 0.1))
+            taken.append(
+                (
+                    back(box.GetLeft()) - 0.1,
+                    back(box.GetTop()) - 0.1,
+                    back(box.GetRight()) + 0.1,
+                    back(box.GetBottom()) + 0.1,
+                )
+            )
         for item in part.GraphicalItems():
             if item.GetLayer() in (pcbnew.F_SilkS, pcbnew.F_CrtYd) and part.GetLayer() == pcbnew.F_Cu:
                 box = item.GetBoundingBox()
@@ -495,7 +585,9 @@ def legend(board: Board) -> None:
         if item.Type() == pcbnew.PCB_VIA_T:
             x, y = back(item.GetPosition().x), back(item.GetPosition().y)
             taken.append((x - 0.2, y - 0.2, x + 0.2, y + 0.2))
-    for part in sorted(board.board.GetFootprints(), key=lambda one: (one.GetReference()[0] in "RC", one.GetReference())):
+    for part in sorted(
+        board.board.GetFootprints(), key=lambda one: (one.GetReference()[0] in "RC", one.GetReference())
+    ):
         text = part.Reference()
         text.SetVisible(False)
         ref = part.GetReference()
@@ -510,8 +602,12 @@ def legend(board: Board) -> None:
         if ref == "U1":
             left, top, right, bottom = module[0] - 7.7, module[1] - 10.3, module[0] + 7.7, HEIGHT
         wide, high = len(ref) * 0.72, 0.95
-        spots = [((left + right) / 2, top - high / 2 - 0.05), ((left + right) / 2, bottom + high / 2 + 0.05),
-                 (left - wide / 2 - 0.1, (top + bottom) / 2), (right + wide / 2 + 0.1, (top + bottom) / 2)]  # fmt: skip
+        spots = [
+            ((left + right) / 2, top - high / 2 - 0.05),
+            ((left + right) / 2, bottom + high / 2 + 0.05),
+            (left - wide / 2 - 0.1, (top + bottom) / 2),
+            (right + wide / 2 + 0.1, (top + bottom) / 2),
+        ]
         corners = tuple((px, py) for px, py, _ in OUTLINE)
         for x, y in spots:
             area = (x - wide / 2, y - high / 2, x + wide / 2, y + high / 2)
@@ -522,7 +618,7 @@ def legend(board: Board) -> None:
                 text.SetVisible(True)
                 taken.append(area)
                 break
-    for ref, placed in PARTS.items():
+    for placed in PARTS.values():
         if placed.kind == "pad":
             x, y, _ = placed.board
             words(placed.label, x, y + 1.3, 0.75, pcbnew.B_SilkS)

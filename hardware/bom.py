@@ -1,4 +1,5 @@
-"""Bill of materials: grouped lines with all that an order needs, and a page on which the board answers where a part is."""
+"""Bill of materials: grouped lines with all that an order needs, and a page on which the board answers where a part
+is."""
 
 import csv
 import io
@@ -7,7 +8,17 @@ from html import escape
 from hardware.design import PARTS, Placed
 from hardware.parts import LOOSE
 
-COLUMNS = ("References", "Quantity", "Value", "Description", "Manufacturer", "Part number", "Alternate", "Datasheet", "Footprint")
+COLUMNS = (
+    "References",
+    "Quantity",
+    "Value",
+    "Description",
+    "Manufacturer",
+    "Part number",
+    "Alternate",
+    "Datasheet",
+    "Footprint",
+)
 
 
 def lines(parts: dict[str, Placed] | None = None) -> list[dict[str, str]]:
@@ -19,17 +30,47 @@ def lines(parts: dict[str, Placed] | None = None) -> list[dict[str, str]]:
     rows = []
     for members in groups.values():
         part = members[0].part
-        refs = sorted((m.ref for m in members), key=lambda ref: (ref.rstrip("0123456789"), int(ref.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))))
+        refs = sorted(
+            (m.ref for m in members),
+            key=lambda ref: (ref.rstrip("0123456789"), int(ref.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))),
+        )
         rows.append(
-            dict(zip(COLUMNS, (" ".join(refs), str(len(refs)), part.value, part.about, part.maker, part.number, part.alternate,
-                               part.datasheet, part.footprint.split(":")[1]), strict=True))
-        )  # fmt: skip
+            dict(
+                zip(
+                    COLUMNS,
+                    (
+                        " ".join(refs),
+                        str(len(refs)),
+                        part.value,
+                        part.about,
+                        part.maker,
+                        part.number,
+                        part.alternate,
+                        part.datasheet,
+                        part.footprint.split(":")[1],
+                    ),
+                    strict=True,
+                )
+            )
+        )
     for about, maker, number, alternate, sheet, count in LOOSE:
-        rows.append(dict(zip(COLUMNS, ("-", str(count), "", about, maker, number, alternate, sheet, "not on the board"), strict=True)))
+        rows.append(
+            dict(
+                zip(
+                    COLUMNS,
+                    ("-", str(count), "", about, maker, number, alternate, sheet, "not on the board"),
+                    strict=True,
+                )
+            )
+        )
     for row in rows:
-        empty = [column for column in ("Manufacturer", "Part number", "Alternate", "Datasheet") if not row[column].strip()]
+        empty = [
+            column for column in ("Manufacturer", "Part number", "Alternate", "Datasheet") if not row[column].strip()
+        ]
         if empty:
-            raise ValueError(f"bill of materials: {row['References']} ({row['Description']}) has no {', '.join(empty).lower()}")
+            raise ValueError(
+                f"bill of materials: {row['References']} ({row['Description']}) has no {', '.join(empty).lower()}"
+            )
     return rows
 
 
@@ -46,7 +87,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Tocsin badge: parts on the board</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body{font:15px/1.4 system-ui,sans-serif;margin:0;color:#1c2733;background:#fff;display:grid;grid-template-columns:minmax(340px,1fr) 420px;
+body{font:15px/1.4
+system-ui,sans-serif;margin:0;color:#1c2733;background:#fff;display:grid;grid-template-columns:minmax(340px,1fr) 420px;
 height:100vh}
 main{overflow:auto;padding:1rem}aside{padding:1rem;background:#eef4f4;overflow:auto}
 h1{font-size:1.2rem;margin:0 0 .5rem}table{border-collapse:collapse;width:100%}
@@ -63,12 +105,14 @@ svg{width:100%;height:auto}
 <table><thead><tr><th scope="col">Placed</th><th scope="col">References</th><th scope="col">Part</th></tr></thead>
 <tbody id="rows">@ROWS@</tbody></table></main>
 <aside><svg viewBox="-2 -1 57 92" role="img" aria-label="Board seen from the front">@BOARD@</svg>
-<p><small>Front side. Point at a line, or move to it with the keyboard, to see where its parts are. What is ticked stays ticked in this
+<p><small>Front side. Point at a line, or move to it with the keyboard, to see where its parts are. What is ticked
+stays ticked in this
 browser.</small></p></aside>
 <script>
 const rows=[...document.querySelectorAll('#rows tr')],store='tocsin-badge-a';
 let done=new Set(JSON.parse(localStorage.getItem(store)||'[]'));
-function show(row){rows.forEach(r=>r.classList.toggle('on',r===row));const refs=new Set((row?.dataset.refs||'').split(' '));
+function show(row){rows.forEach(r=>r.classList.toggle('on',r===row));const refs=new
+Set((row?.dataset.refs||'').split(' '));
 document.querySelectorAll('svg g').forEach(g=>g.classList.toggle('on',refs.has(g.id)))}
 for(const row of rows){const box=row.querySelector('input');
 row.onmouseenter=()=>show(row);row.onfocusin=()=>show(row);
@@ -107,9 +151,12 @@ def page(board: dict) -> str:
         )
     rows = []
     for row in lines():
-        about = f"{row['Value']} <small>{escape(row['Description'])}</small><br>{escape(row['Manufacturer'])} {escape(row['Part number'])}"
+        about = f"{row['Value']} <small>{escape(row['Description'])}</small><br>"
+        about += f"{escape(row['Manufacturer'])} {escape(row['Part number'])}"
+        about += f"<br><small>or {escape(row['Alternate'])}</small>"
         rows.append(
-            f'<tr data-refs="{row["References"]}"><td><input type="checkbox" aria-label="{escape(row["Description"])} placed"></td>'
-            f"<td>{row['References']} <small>{row['Quantity']}x</small></td><td>{about}<br><small>or {escape(row['Alternate'])}</small></td></tr>"
+            f'<tr data-refs="{row["References"]}"><td>'
+            f'<input type="checkbox" aria-label="{escape(row["Description"])} placed"></td>'
+            f"<td>{row['References']} <small>{row['Quantity']}x</small></td><td>{about}</td></tr>"
         )
     return _PAGE.replace("@ROWS@", "\n".join(rows)).replace("@BOARD@", "\n".join(drawn))

@@ -1,6 +1,8 @@
-"""Makes everything in `hardware/out` from the design: `make hardware` builds anew and compares, `make hardware-accept` takes over.
+"""Makes everything in `hardware/out` from the design: `make hardware` builds anew and compares, `make
+hardware-accept` takes over.
 
-Each step writes into `build/hardware`; a step that finds something wrong ends the run with one sentence and exit code 1.
+Each step writes into `build/hardware`; a step that finds something wrong ends the run with one sentence and exit
+code 1.
 """
 
 import argparse
@@ -12,12 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hardware import bom, canon, rules, schematic
 
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 OUT = HERE / "out"
 BUILD = ROOT / "build" / "hardware"
 # pcbnew is part of Debian's KiCad and belongs to the system's Python
@@ -26,7 +28,17 @@ GERBER_LAYERS = "F.Cu,In1.Cu,In2.Cu,B.Cu,F.Paste,B.Paste,F.Silkscreen,B.Silkscre
 RENDERS = {
     "board-front.png": ["--side", "top", "--zoom", "0.88"],
     "board-back.png": ["--side", "bottom", "--zoom", "0.88"],
-    "board-angle.png": ["--side", "top", "--rotate", "-40,0,25", "--perspective", "--zoom", "0.62", "--pan", "-0.6,1.2,0"],
+    "board-angle.png": [
+        "--side",
+        "top",
+        "--rotate",
+        "-40,0,25",
+        "--perspective",
+        "--zoom",
+        "0.78",
+        "--pan",
+        "-0.3,0.9,0",
+    ],
 }
 
 
@@ -69,7 +81,9 @@ def draw(folder: Path) -> None:
     """Schematic, project and rules."""
     crowded = schematic.overlaps()
     if crowded:
-        raise Failed(f"schematic cannot be read: {crowded[0]}" + (f" and {len(crowded) - 1} more" if crowded[1:] else ""))
+        raise Failed(
+            f"schematic cannot be read: {crowded[0]}" + (f" and {len(crowded) - 1} more" if crowded[1:] else "")
+        )
     schematic.write(folder)
     (folder / "badge.kicad_pro").write_text(rules.project(), encoding="utf-8")
     (folder / "badge.kicad_dru").write_text(rules.dru(), encoding="utf-8")
@@ -97,8 +111,16 @@ def check(folder: Path, work: Path) -> dict[str, dict[str, int]]:
     erc, drc = work / "erc.json", work / "drc.json"
     kicad("sch", "erc", "--severity-all", "--format", "json", "-o", str(erc), str(folder / "badge.kicad_sch"))
     kicad(
-        "pcb", "drc", "--schematic-parity", "--severity-all", "--format", "json", "-o", str(drc), str(folder / "badge.kicad_pcb")
-    )  # fmt: skip
+        "pcb",
+        "drc",
+        "--schematic-parity",
+        "--severity-all",
+        "--format",
+        "json",
+        "-o",
+        str(drc),
+        str(folder / "badge.kicad_pcb"),
+    )
     return {"erc": _report(erc, "ERC"), "drc": _report(drc, "DRC")}
 
 
@@ -110,9 +132,20 @@ def fabricate(folder: Path, out: Path, work: Path) -> None:
     kicad("pcb", "export", "gerbers", "--layers", GERBER_LAYERS, "--subtract-soldermask", "-o", str(made), board)
     kicad("pcb", "export", "drill", "--format", "excellon", "--excellon-separate-th", "-o", f"{made}/", board)
     kicad(
-        "pcb", "export", "pos", "--format", "csv", "--units", "mm", "--side", "front", "--exclude-dnp",
-        "-o", str(made / "badge-positions.csv"), board,
-    )  # fmt: skip
+        "pcb",
+        "export",
+        "pos",
+        "--format",
+        "csv",
+        "--units",
+        "mm",
+        "--side",
+        "front",
+        "--exclude-dnp",
+        "-o",
+        str(made / "badge-positions.csv"),
+        board,
+    )
     (made / "badge-bom.csv").write_text(bom.as_csv(), encoding="utf-8")
     for file in sorted(made.iterdir()):
         file.write_text(canon.text(file.read_text(encoding="utf-8")), encoding="utf-8")
@@ -132,11 +165,29 @@ def show(folder: Path, out: Path, pictures: bool) -> None:
     step.write_text(models.plain(step.read_text(encoding="utf-8")), encoding="utf-8")
     if pictures:
         for name, view in RENDERS.items():
+            high = "1000" if "--rotate" in view else "1500"
             kicad(
-                "pcb", "render", *view, "--quality", "high", "--width", "1200", "--height", "1500", "--background", "transparent",
-                "--light-top", "0.55", "--light-camera", "0.1", "--light-side", "0.4",
-                "-o", str(out / name), str(folder / "badge.kicad_pcb"),
-            )  # fmt: skip
+                "pcb",
+                "render",
+                *view,
+                "--quality",
+                "high",
+                "--width",
+                "1200",
+                "--height",
+                high,
+                "--background",
+                "transparent",
+                "--light-top",
+                "0.55",
+                "--light-camera",
+                "0.1",
+                "--light-side",
+                "0.4",
+                "-o",
+                str(out / name),
+                str(folder / "badge.kicad_pcb"),
+            )
 
 
 def same_picture(one: Path, other: Path) -> bool:
@@ -150,12 +201,17 @@ def same_picture(one: Path, other: Path) -> bool:
 
 def compare(fresh: Path, kept: Path, pictures: bool) -> list[str]:
     """What differs between what was made now and what is committed."""
+
     def files(folder: Path) -> dict[str, Path]:
         return {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
 
     new, old = files(fresh), files(kept)
     found = [f"{name} is not committed" for name in new if name not in old]
-    found += [f"{name} is committed but not made" for name in old if name not in new and (pictures or not name.endswith(".png"))]
+    found += [
+        f"{name} is committed but not made"
+        for name in old
+        if name not in new and (pictures or not name.endswith(".png"))
+    ]
     for name in new:
         if name not in old or new[name].read_bytes() == old[name].read_bytes():
             continue
@@ -218,7 +274,9 @@ def main() -> int:
     for line in found[:20]:
         print(f"hardware: {line}", file=sys.stderr)
     if found:
-        print("hardware: make hardware-accept takes the new files over once somebody has looked at them", file=sys.stderr)
+        print(
+            "hardware: make hardware-accept takes the new files over once somebody has looked at them", file=sys.stderr
+        )
     said("same as committed" if not found else f"{len(found)} differences")
     return 1 if found else 0
 

@@ -1,4 +1,5 @@
-"""Makes the files that KiCad writes the same every time: no dates, no random identifiers, items in the order of their content."""
+"""Makes the files that KiCad writes the same every time: no dates, no random identifiers, items in the order of
+their content."""
 
 import hashlib
 import re
@@ -16,7 +17,11 @@ _SORTED = {
 
 def _bare(node: Node) -> Node:
     """The expression without its identifiers."""
-    return [_bare(part) if isinstance(part, list) else part for part in node if not (isinstance(part, list) and part[:1] == ["uuid"])]
+    return [
+        _bare(part) if isinstance(part, list) else part
+        for part in node
+        if not (isinstance(part, list) and part[:1] == ["uuid"])
+    ]
 
 
 def _ordered(node: Node) -> Node:
@@ -55,4 +60,6 @@ def text(content: str) -> str:
 
 def pdf(content: bytes) -> bytes:
     """A PDF without the moment it was made; as long as before, so that its table of offsets stays true."""
-    return re.sub(rb"\(D:\d{14}[^)]*\)", lambda found: b"(D:20260101000000" + b"Z" * (len(found[0]) - 18) + b")", content)
+    return re.sub(
+        rb"\(D:\d{14}[^)]*\)", lambda found: b"(D:20260101000000" + b"Z" * (len(found[0]) - 18) + b")", content
+    )

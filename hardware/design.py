@@ -1,9 +1,11 @@
 """The badge's circuit: which part, which net on which pin, where on the sheet and where on the board.
 
-Everything in `hardware/` is made from this file, `parts.py` and the firmware's own pin map (`firmware/boards/badge_s3.py`):
+Everything in `hardware/` is made from this file, `parts.py` and the firmware's own pin map
+(`firmware/boards/badge_s3.py`):
 a pin that moves there moves here. Standard library only, because KiCad's own Python reads it too.
 
-Board coordinates are millimetres from the top left corner seen from the front (the side that the ID card covers), x to the
+Board coordinates are millimetres from the top left corner seen from the front (the side that the ID card covers), x
+to the
 right, y down, the lanyard at the top. Sheet coordinates count 2.54 mm.
 """
 
@@ -85,7 +87,8 @@ def put(
 
 
 def module_nets() -> dict[object, str]:
-    """Nets of the module's pads. Pads 4 to 22 are GPIO 0 to 18; 23, 24 USB; 39, 40 the console (MINI-1 datasheet, table 3)."""
+    """Nets of the module's pads. Pads 4 to 22 are GPIO 0 to 18; 23, 24 USB; 39, 40 the console (MINI-1 datasheet,
+    table 3)."""
     pad_of = {gpio: gpio + 4 for gpio in range(19)}
     pad_of |= {19: 23, 20: 24, 21: 25, 43: 39, 44: 40, 47: 27, 48: 30, 45: 41, 46: 44}
     pad_of |= {26: 26, 33: 28, 34: 29} | {gpio: gpio - 4 for gpio in range(35, 43)}
@@ -187,7 +190,18 @@ put("C14", "c100n", {1: "BATTERY", 2: GND}, "power", (108, 53), (5.0, 49.2, 270)
 put(
     "U5",
     "haptic",
-    {1: "DRV_REG", 2: "I2C_SCL", 3: "I2C_SDA", 4: GND, 5: "HAPTIC", 6: V33, 10: V33, 8: GND, 7: "MOTOR_P", 9: "MOTOR_N"},
+    {
+        1: "DRV_REG",
+        2: "I2C_SCL",
+        3: "I2C_SDA",
+        4: GND,
+        5: "HAPTIC",
+        6: V33,
+        10: V33,
+        8: GND,
+        7: "MOTOR_P",
+        9: "MOTOR_N",
+    },
     "senses",
     (22, 18),
     (9.6, 33.2, 180),
@@ -204,6 +218,7 @@ put(
     (80, 17),
     (49.6, 73.0, -90),
 )
+put("R18", "r100k", {1: "MIC_SD", 2: GND}, "senses", (104, 17), (45.4, 75.8, 0))
 put("C17", "c100n", {1: V33, 2: GND}, "senses", (96, 16), (49.6, 76.4, 180))
 put(
     "U9",
@@ -211,7 +226,7 @@ put(
     {
         1: "I2C_SCL",
         2: V33,
-        3: GND,
+        3: V33,  # high: 0x19; held low its pull-up inside would take 0.1 mA for ever
         4: "I2C_SDA",
         **dict.fromkeys([5, 6, 7, 8], GND),
         9: V33,
@@ -287,4 +302,4 @@ CURRENTS = {
     "MOTOR_N": (0.15, "LRA at overdrive"),
 }
 PAIR = ("USB_D_P", "USB_D_N")
-I2C = {"MAX17048": 0x36, "DRV2605L": 0x5A, "LIS2DH12": 0x18}
+I2C = {"MAX17048": 0x36, "DRV2605L": 0x5A, "LIS2DH12": 0x19}

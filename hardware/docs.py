@@ -82,29 +82,37 @@ def drawing() -> str:
     spots |= {name: (500.0, 150.0 + 34 * row) for row, name in enumerate(right)}
     spots["BAT+"] = (415.0, 420.0)
     boxes = {
-        "SOS button": (60.0, 170.0, ["one side", "other side"]),
-        "side button": (60.0, 270.0, ["one side", "other side"]),
-        "divider 2 x 200 kOhm": (60.0, 60.0, ["top", "middle", "foot"]),
-        "motor board": (60.0, 370.0, ["IN", "VCC", "GND"]),
+        "SOS button": (40.0, 170.0, ["one side", "other side"]),
+        "side button": (40.0, 270.0, ["one side", "other side"]),
+        "divider 2 x 200 kOhm": (40.0, 60.0, ["top", "middle", "foot"]),
+        "motor board": (40.0, 370.0, ["IN", "VCC", "GND"]),
         "microphone": (650.0, 200.0, ["SCK (BCLK)", "WS (LRCL)", "SD (DOUT)", "3V", "GND, SEL"]),
     }
-    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 500" width="880" height="500" role="img" '
-           'font-family="system-ui, sans-serif" font-size="14"><title>A badge on a breadboard: XIAO ESP32S3, microphone, motor, '
-           'two buttons</title><rect width="880" height="500" fill="#ffffff"/>']  # fmt: skip
+    out = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 500" width="880" height="500" role="img" '
+        'font-family="system-ui, sans-serif" font-size="14"><title>A badge on a breadboard: XIAO ESP32S3, microphone, '
+        "motor, "
+        'two buttons</title><rect width="880" height="500" fill="#ffffff"/>'
+    ]
     ends: dict[tuple[str, str], tuple[float, float]] = {}
     for name, (x, y, terminals) in boxes.items():
         high = 30 + 24 * len(terminals)
-        out.append(f'<rect x="{x:g}" y="{y:g}" width="170" height="{high}" rx="8" fill="#eef4f4" stroke="#9fb0bd"/>')
+        out.append(f'<rect x="{x:g}" y="{y:g}" width="190" height="{high}" rx="8" fill="#eef4f4" stroke="#9fb0bd"/>')
         out.append(f'<text x="{x + 12:g}" y="{y + 20:g}" font-weight="600" fill="#1c2733">{escape(name)}</text>')
         for row, terminal in enumerate(terminals):
             ty = y + 42 + 24 * row
-            tx = x + 170 if x < 400 else x
+            tx = x + 190 if x < 400 else x
             anchor, dx = ("end", -12) if x < 400 else ("start", 12)
             out.append(f'<circle cx="{tx:g}" cy="{ty:g}" r="4" fill="#1c2733"/>')
-            out.append(f'<text x="{tx + dx:g}" y="{ty + 5:g}" text-anchor="{anchor}" fill="#1c2733">{escape(terminal)}</text>')
+            out.append(
+                f'<text x="{tx + dx:g}" y="{ty + 5:g}" text-anchor="{anchor}" fill="#1c2733">{escape(terminal)}</text>'
+            )
             ends[(name, terminal)] = (tx, ty)
-    out.append('<rect x="330" y="110" width="170" height="290" rx="12" fill="#1c2733"/><rect x="385" y="92" width="60" height="34" '
-               'rx="6" fill="#9fb0bd"/><text x="415" y="262" fill="#ffffff" text-anchor="middle">XIAO ESP32S3</text>')  # fmt: skip
+    out.append(
+        '<rect x="330" y="110" width="170" height="290" rx="12" fill="#1c2733"/>'
+        '<rect x="385" y="92" width="60" height="34" '
+        'rx="6" fill="#9fb0bd"/><text x="415" y="386" fill="#ffffff" text-anchor="middle">XIAO ESP32S3</text>'
+    )
     for name, (x, y) in spots.items():
         if name == "BAT+":
             out.append(f'<rect x="{x - 30:g}" y="400" width="60" height="26" rx="4" fill="#c98a1b"/>')
@@ -113,21 +121,31 @@ def drawing() -> str:
         inside, anchor = (x + 10, "start") if x < 400 else (x - 10, "end")
         out.append(f'<circle cx="{x:g}" cy="{y:g}" r="6" fill="#c98a1b"/>')
         out.append(f'<text x="{inside:g}" y="{y + 5:g}" fill="#ffffff" text-anchor="{anchor}">{name}</text>')
-    lanes = {"#1c2733": 0, "#d35400": 1}
-    for place, (pad, part, end, color) in enumerate(wires()):
+    # The upright piece of each wire has a lane of its own; ground on the left shares one, being one net
+    lanes = {
+        ("SOS button", "one side"): 270,
+        ("side button", "one side"): 282,
+        ("motor board", "IN"): 294,
+        ("divider 2 x 200 kOhm", "middle"): 306,
+        ("divider 2 x 200 kOhm", "top"): 318,
+        ("motor board", "VCC"): 258,
+        ("microphone", "SCK (BCLK)"): 572,
+        ("microphone", "WS (LRCL)"): 586,
+        ("microphone", "SD (DOUT)"): 600,
+        ("microphone", "3V"): 614,
+        ("microphone", "GND, SEL"): 628,
+    }
+    for pad, part, end, color in wires():
         x1, y1 = spots[pad]
         x2, y2 = ends[(part, end)]
-        if pad in ("GND", "3V3", "BAT+") and x2 < 400:  # rails run round above or below
-            lane = 470 + 12 * lanes[color] if pad != "BAT+" else 30
-            turn = 272 + 9 * (place % 6) if pad != "BAT+" else 316
-            side = 540 + 14 * lanes[color]
-            if pad == "BAT+":
-                path = f"M{x1:g} 400 V380 H{turn} V{lane} H{x2 + 16:g} V{y2:g} H{x2:g}"
-            else:
-                path = f"M{x1:g} {y1:g} H{side} V{lane} H{turn} V{y2:g} H{x2:g}"
+        lane = lanes.get((part, end), 246)
+        if pad == "BAT+":
+            path = f"M{x1:g} 413 H{lane} V40 H258 V{y2:g} H{x2:g}"
+        elif x2 < 400 < x1:  # a rail's way round below to the left
+            side, low = (540, 468) if pad == "GND" else (554, 482)
+            path = f"M{x1:g} {y1:g} H{side} V{low} H{lane} V{y2:g} H{x2:g}"
         else:
-            middle = (x1 + x2) / 2 + (place % 5 - 2) * 9
-            path = f"M{x1:g} {y1:g} H{middle:g} V{y2:g} H{x2:g}"
+            path = f"M{x1:g} {y1:g} H{lane} V{y2:g} H{x2:g}"
         out.append(f'<path d="{path}" fill="none" stroke="{color}" stroke-width="2.5" stroke-linejoin="round"/>')
     out.append("</svg>")
     return "\n".join(out) + "\n"

@@ -1,6 +1,7 @@
 """The case: a tray, a front that holds the ID card, a plug for the lanyard. Made, checked and drawn with build123d.
 
-Coordinates: x to the right, y up, z from the back (the wearer's chest) to the front (the card); millimetres. `from_board()`
+Coordinates: x to the right, y up, z from the back (the wearer's chest) to the front (the card); millimetres.
+`from_board()`
 turns the board's coordinates into these. Every number that somebody may want to change is in `Case`.
 """
 
@@ -11,9 +12,22 @@ from pathlib import Path
 
 import numpy as np
 from build123d import (
-    Align, Box, Circle, Cylinder, Location, Part, Pos, RectangleRounded, Rot, Shape, SlotOverall, export_step,
-    export_stl, extrude, import_step,
-)  # fmt: skip
+    Align,
+    Box,
+    Circle,
+    Cylinder,
+    Location,
+    Part,
+    Pos,
+    RectangleRounded,
+    Rot,
+    Shape,
+    SlotOverall,
+    export_step,
+    export_stl,
+    extrude,
+    import_step,
+)
 
 from hardware import models
 from hardware.board_shape import HOLES
@@ -85,7 +99,9 @@ def _slab(left: float, bottom: float, right: float, top: float, low: float, high
     return Pos((left + right) / 2, (bottom + top) / 2, low) * Box(right - left, top - bottom, high - low, align=_LOW)
 
 
-def _rect(case: Case, board_top: float, board_bottom: float, half: float, radius: float, low: float, high: float) -> Part:
+def _rect(
+    case: Case, board_top: float, board_bottom: float, half: float, radius: float, low: float, high: float
+) -> Part:
     """A rounded plate between two heights of the board's coordinates."""
     upper, lower = 42.0 - board_top, 42.0 - board_bottom
     return _prism(RectangleRounded(2 * half, upper - lower, radius), low, high, 0, (upper + lower) / 2)
@@ -104,8 +120,15 @@ def tray(case: Case) -> Part:
     body -= _rect(case, case.cavity_top, case.cavity_bottom, half, 3.4, case.back, case.split)
     # Seats: a rim under the board's edge and an island under the squeeze
     seat = (case.back, case.back + case.seat)
-    for left, top, right, low in ((-0.5, 0.4, 1.0, 55.0), (-0.5, 69.0, 1.0, 83.6), (52.0, 63.5, 53.5, 70.5), (17.0, 54.6, 48.0, 55.6),
-                                  (0.5, 82.8, 18.0, 83.9), (35.0, 82.8, 52.0, 83.9), (15.4, 4.0, 16.4, 50.0)):  # fmt: skip
+    for left, top, right, low in (
+        (-0.5, 0.4, 1.0, 55.0),
+        (-0.5, 69.0, 1.0, 83.6),
+        (52.0, 63.5, 53.5, 70.5),
+        (17.0, 54.6, 48.0, 55.6),
+        (0.5, 82.8, 18.0, 83.9),
+        (35.0, 82.8, 52.0, 83.9),
+        (15.4, 4.0, 16.4, 50.0),
+    ):
         (x0, y0), (x1, y1) = from_board(left, low), from_board(right, top)
         body += _slab(x0, y0, x1, y1, *seat)
     sos = from_board(*PARTS["SW1"].board[:2])
@@ -157,7 +180,9 @@ def collar(case: Case) -> Part:
     """Room in the left wall for the moulded end of a USB plug, 6.2 x 12.4 mm; 0.8 mm of wall stay behind it."""
     y = from_board(0, PARTS["J1"].board[1])[1]
     left = -case.half_inside - case.wall
-    return Pos(left - 0.01, y, case.board_top + 3.16 / 2) * Rot(0, 90, 0) * extrude(RectangleRounded(6.2, 12.4, 2.4), 0.4)
+    return (
+        Pos(left - 0.01, y, case.board_top + 3.16 / 2) * Rot(0, 90, 0) * extrude(RectangleRounded(6.2, 12.4, 2.4), 0.4)
+    )
 
 
 def sound_port() -> tuple[float, float]:
@@ -182,8 +207,18 @@ def front(case: Case) -> Part:
     for side in (-1, 1):  # the card clicks behind these
         body += Pos(side * 18, 42.0 - case.card_top + 0.55, floor) * Rot(0, 90, 0) * Cylinder(0.32, 6)
     # Rim into the tray, but not where parts are
-    rim = _rect(case, case.cavity_top + 0.1, case.cavity_bottom - 0.1, case.half_inside - 0.1, 3.3, case.split - 0.9, case.split)
-    rim -= _rect(case, case.cavity_top + 0.95, case.cavity_bottom - 0.95, case.half_inside - 0.95, 2.5, case.split - 1, case.split + 1)
+    rim = _rect(
+        case, case.cavity_top + 0.1, case.cavity_bottom - 0.1, case.half_inside - 0.1, 3.3, case.split - 0.9, case.split
+    )
+    rim -= _rect(
+        case,
+        case.cavity_top + 0.95,
+        case.cavity_bottom - 0.95,
+        case.half_inside - 0.95,
+        2.5,
+        case.split - 1,
+        case.split + 1,
+    )
     for ref, reach in (("J1", 7.0), ("SW2", 6.0)):
         y = from_board(*PARTS[ref].board[:2])[1]
         side = -1 if ref == "J1" else 1
@@ -196,8 +231,11 @@ def front(case: Case) -> Part:
     sx, sy = from_board(*PARTS["SW1"].board[:2])
     wide, long = case.tongue
     low, high = sy - 10, sy - 10 + long
-    for x0, x1, b, t in ((sx - wide / 2 - case.slot, sx - wide / 2, low, high), (sx + wide / 2, sx + wide / 2 + case.slot, low, high),
-                         (sx - wide / 2 - case.slot, sx + wide / 2 + case.slot, low - case.slot, low)):  # fmt: skip
+    for x0, x1, b, t in (
+        (sx - wide / 2 - case.slot, sx - wide / 2, low, high),
+        (sx + wide / 2, sx + wide / 2 + case.slot, low, high),
+        (sx - wide / 2 - case.slot, sx + wide / 2 + case.slot, low - case.slot, low),
+    ):
         body -= _slab(x0, b, x1, t, case.split - 0.01, floor)
     tip = case.board_top + PARTS["SW1"].part.body[2] + case.press_gap  # type: ignore[index]
     body += _prism(Circle(1.5), tip, case.split + 0.1, sx, sy)
@@ -337,7 +375,8 @@ def thinnest(triangles: np.ndarray, samples: int = 3000) -> tuple[float, tuple[f
 
 
 def squeeze(case: Case) -> dict[str, float]:
-    """Force on the card that presses the SOS switch, in newton: card as a round plate over the tongue's opening, once free
+    """Force on the card that presses the SOS switch, in newton: card as a round plate over the tongue's opening,
+    once free
     and once clamped at its edge, the tongue as a cantilever, the switch (1.50 +- 0.49 N at 0.15 +0.2/-0.1 mm)."""
     thick, radius = 0.76e-3, min(case.tongue) / 2 * 1e-3 + 1e-3
     stiff = PVC * thick**3 / (12 * (1 - 0.38**2))
@@ -356,7 +395,8 @@ def squeeze(case: Case) -> dict[str, float]:
 
 
 def magnet_field(case: Case) -> float:
-    """Field of the plug's nearer magnet at the Hall switch in millitesla: a dipole beside its axis (N42, 1.29 T, 5 x 2 mm)."""
+    """Field of the plug's nearer magnet at the Hall switch in millitesla: a dipole beside its axis (N42, 1.29 T, 5 x
+    2 mm)."""
     volume = math.pi * 2.5e-3**2 * 2e-3
     x, y = from_board(*PARTS["U7"].board[:2])
     far = math.hypot(x + MAGNET[0], y - (42 + MAGNET[1])) * 1e-3
@@ -382,7 +422,9 @@ def problems(case: Case, parts: dict[str, Shape], things: dict[str, Shape]) -> l
         if abs(px - sx) < case.tongue[0] / 2 + case.slot + 1 and sy - 11 < py < sy - 10 + case.tongue[1] + 1:
             found.append(f"a post at {px:.1f}, {py:.1f} would block the SOS tongue")
     if magnet_field(case) < 1.5 * 4.8:
-        found.append(f"the lanyard's magnet gives {magnet_field(case):.1f} mT at the switch, less than 1.5 times its 4.8 mT")
+        found.append(
+            f"the lanyard's magnet gives {magnet_field(case):.1f} mT at the switch, less than 1.5 times its 4.8 mT"
+        )
     return found
 
 
@@ -413,7 +455,11 @@ def build(out: Path, pictures: bool = True, case: Case | None = None) -> None:
         step.write_text(models.plain(step.read_text(encoding="utf-8")), encoding="utf-8")
         export_stl(part, stl, tolerance=0.02, angular_tolerance=0.2)
         least, _ = thinnest(mesh(part))
-        report["parts"][name] = {"cm3": round(part.volume / 1000, 2), "g in PA12": round(part.volume / 1000 * 1.01, 1), "thinnest mm": round(least, 2)}  # type: ignore[index]
+        report["parts"][name] = {
+            "cm3": round(part.volume / 1000, 2),
+            "g in PA12": round(part.volume / 1000 * 1.01, 1),
+            "thinnest mm": round(least, 2),
+        }  # type: ignore[index]
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if pictures:
         draw(case, parts, things, out)
@@ -428,7 +474,13 @@ def draw(case: Case, parts: dict[str, Shape], things: dict[str, Shape], out: Pat
     """Exploded view, the tray from the front, the whole."""
     from hardware.render import Thing, picture
 
-    dark, grey, green, blue, cream = (0.34, 0.38, 0.44), (0.55, 0.59, 0.65), (0.12, 0.42, 0.28), (0.25, 0.45, 0.68), (0.95, 0.93, 0.86)
+    dark, grey, green, blue, cream = (
+        (0.34, 0.38, 0.44),
+        (0.55, 0.59, 0.65),
+        (0.12, 0.42, 0.28),
+        (0.25, 0.45, 0.68),
+        (0.95, 0.93, 0.86),
+    )
     metal, gold = (0.68, 0.69, 0.71), (0.8, 0.66, 0.3)
     meshes = {name: mesh(shape) for name, shape in {**parts, **things}.items()}
 
@@ -436,12 +488,31 @@ def draw(case: Case, parts: dict[str, Shape], things: dict[str, Shape], out: Pat
         return Thing(meshes[name] + np.array([0, up, lift]), color)
 
     small = [name for name in things if name.startswith("part")]
-    scene = [thing("tray", dark), thing("board", green, 26), *(thing(n, metal, 26) for n in small), thing("battery", blue, 16),
-             thing("front", grey, 58), thing("card", cream, 78), thing("plug", gold, 0, 22)]  # fmt: skip
-    words = [((28, 20, 79), "ID card (not supplied)"), ((28, -10, 64), "front with SOS tongue"), ((26, -30, 28), "board"),
-             ((26, 0, 20), "battery 650 mAh"), ((28, -45, 3), "tray"), ((12, 72, 4), "lanyard plug, tears out")]  # fmt: skip
+    scene = [
+        thing("tray", dark),
+        thing("board", green, 26),
+        *(thing(n, metal, 26) for n in small),
+        thing("battery", blue, 16),
+        thing("front", grey, 58),
+        thing("card", cream, 78),
+        thing("plug", gold, 0, 22),
+    ]
+    words = [
+        ((28, 20, 79), "ID card (not supplied)"),
+        ((28, -10, 64), "front with SOS tongue"),
+        ((26, -30, 28), "board"),
+        ((26, 0, 20), "battery 650 mAh"),
+        ((28, -45, 3), "tray"),
+        ((12, 72, 4), "lanyard plug, tears out"),
+    ]
     picture(scene, out / "case-exploded.png", (1400, 1500), (28, -62), words)
-    inside = [thing("tray", dark), thing("board", green), *(thing(n, metal) for n in small), thing("battery", blue), thing("plug", gold)]
+    inside = [
+        thing("tray", dark),
+        thing("board", green),
+        *(thing(n, metal) for n in small),
+        thing("battery", blue),
+        thing("plug", gold),
+    ]
     picture(inside, out / "case-inside.png", (1000, 1500), (0, -12))
     closed = [thing("tray", dark), thing("front", grey), thing("card", cream), thing("plug", gold)]
     picture(closed, out / "case.png", (1100, 1400), (24, -40))

@@ -1,6 +1,7 @@
 """3D bodies of the parts, made here from the package's size, so that the board's STEP needs nobody else's files.
 
-They are as large as the part may be (makers' maximum height, the footprint's own body outline), and as plain as that allows:
+They are as large as the part may be (makers' maximum height, the footprint's own body outline), and as plain as that
+allows:
 what they are for is clearance. `models.py FOLDER` writes one STEP file a body. Needs build123d.
 """
 
@@ -17,7 +18,12 @@ from hardware.design import PARTS, Placed, model_name
 from hardware.sexpr import child, children, load
 
 FOOTPRINTS = Path(os.environ.get("KICAD9_FOOTPRINT_DIR", "/usr/share/kicad/footprints"))
-BLACK, METAL, CERAMIC, TIN = Color(0.08, 0.08, 0.09), Color(0.55, 0.56, 0.58), Color(0.72, 0.6, 0.45), Color(0.86, 0.86, 0.84)
+BLACK, METAL, CERAMIC, TIN = (
+    Color(0.08, 0.08, 0.09),
+    Color(0.55, 0.56, 0.58),
+    Color(0.72, 0.6, 0.45),
+    Color(0.86, 0.86, 0.84),
+)
 WHITE, BOARD, GOLD = Color(0.72, 0.7, 0.64), Color(0.05, 0.22, 0.14), Color(0.8, 0.66, 0.3)
 _LOW = (Align.CENTER, Align.CENTER, Align.MIN)
 
@@ -48,7 +54,8 @@ def _block(left: float, bottom: float, right: float, top: float, low: float, hig
 
 
 def bodies(placed: Placed) -> dict[str, object]:
-    """The pieces of a part by colour, standing on z = 0 with the footprint's origin. One file each: several colours in one
+    """The pieces of a part by colour, standing on z = 0 with the footprint's origin. One file each: several colours
+    in one
     STEP file come out in another order every time."""
     wide, deep, high = placed.part.body or (1, 1, 1)
     name = model_name(placed)

@@ -1,4 +1,5 @@
-"""How long a charge lasts: states from `firmware/boards/power.py`, patterns of use, an ageing battery; tables and charts.
+"""How long a charge lasts: states from `firmware/boards/power.py`, patterns of use, an ageing battery; tables and
+charts.
 
 `python hardware/power.py` prints the tables that the documentation shows.
 """
@@ -81,15 +82,29 @@ def build(out: Path) -> None:
 
 def report() -> str:
     """The tables, as Markdown."""
-    lines = ["| state | mA from the battery, typical (least to most) | what takes most | source |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| state | mA from the battery, typical (least to most) | what takes most | source |",
+        "| --- | --- | --- | --- |",
+    ]
     for state, rows in table.STATES.items():
         name, _, _, _, kind, source = max(rows, key=lambda row: row[2])
         lines.append(f"| {state} | {current(state).text(3 if state == 'standby' else 0)} | {name} | {kind}: {source} |")
-    lines += ["", "| pattern | mAh | left of a full new battery | left after 300 charges |", "| --- | --- | --- | --- |"]
+    lines += [
+        "",
+        "| pattern | mAh | left of a full new battery | left after 300 charges |",
+        "| --- | --- | --- | --- |",
+    ]
     for profile in PROFILES:
-        cells = [f"{100 * span.typical:.0f} % ({100 * span.low:.0f} to {100 * span.high:.0f})" for span in (left(profile, 1.0), left(profile, 0.8))]
+        cells = [
+            f"{100 * span.typical:.0f} % ({100 * span.low:.0f} to {100 * span.high:.0f})"
+            for span in (left(profile, 1.0), left(profile, 0.8))
+        ]
         lines.append(f"| {profile} | {charge(profile).text(0)} | {' | '.join(cells)} |")
-    lines += ["", "| battery | hours on duty until the warning at 10 % | with a firmware build of our own (light sleep, not made yet) |", "| --- | --- | --- |"]
+    lines += [
+        "",
+        "| battery | hours on duty until the warning at 10 % | with a build of our own (light sleep, not made yet) |",
+        "| --- | --- | --- |",
+    ]
     for name, health in HEALTH.items():
         lines.append(f"| {name} | {hours_on_duty(health).text()} | {hours_on_duty(health, True).text(0)} |")
     weeks = CAPACITY * USABLE / (charge("a week in standby").typical)
@@ -102,7 +117,15 @@ def charts(out: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "tocsin", "svg.fonttype": "path", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    matplotlib.rcParams.update(
+        {
+            "svg.hashsalt": "tocsin",
+            "svg.fonttype": "path",
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
     import matplotlib.pyplot as plt
 
     ink, accent, soft = "#1c2733", "#0b6e6e", "#9fb0bd"
@@ -114,7 +137,11 @@ def charts(out: Path) -> None:
     for place, row in enumerate(rows):
         axes.text(row[1] + 0.15, place, f"{row[1]:.1f}", va="center", color=ink)
     axes.set_xlabel("µA in standby, typical")
-    axes.set_title(f"Standby: {current('standby').typical * 1000:.0f} µA (green: datasheet, ochre: maker's or builder's table)", loc="left", fontsize=10)
+    axes.set_title(
+        f"Standby: {current('standby').typical * 1000:.0f} µA (green: datasheet, ochre: maker's or builder's table)",
+        loc="left",
+        fontsize=10,
+    )
     figure.tight_layout()
     figure.savefig(out / "power-standby.svg", metadata={"Date": None})
     plt.close(figure)

@@ -21,7 +21,14 @@ class Thing:
 
 
 @njit(cache=True)
-def _fill(points: np.ndarray, normals: np.ndarray, owners: np.ndarray, depth: np.ndarray, facing: np.ndarray, owner: np.ndarray) -> None:
+def _fill(
+    points: np.ndarray,
+    normals: np.ndarray,
+    owners: np.ndarray,
+    depth: np.ndarray,
+    facing: np.ndarray,
+    owner: np.ndarray,
+) -> None:
     high, wide = depth.shape
     for k in range(points.shape[0]):
         (ax, ay, az), (bx, by, bz), (cx, cy, cz) = points[k]
@@ -52,7 +59,8 @@ def picture(
     turn: tuple[float, float] = (25.0, -55.0),
     words: list[tuple[tuple[float, float, float], str]] = (),  # type: ignore[assignment]
 ) -> None:
-    """Draws from a viewpoint turned by `turn` degrees about the vertical and tipped; `words` stand beside points of the scene."""
+    """Draws from a viewpoint turned by `turn` degrees about the vertical and tipped; `words` stand beside points of
+    the scene."""
     from PIL import Image, ImageDraw, ImageFont
 
     spin, tip = np.radians(turn)
@@ -77,14 +85,22 @@ def picture(
     _fill(points, normals, owners, depth, facing, owner)
     colors = np.array([thing.color for thing in things] + [(1.0, 1.0, 1.0)])
     key, fill = np.array([-0.45, 0.55, 0.70]), np.array([0.7, 0.1, 0.5])
-    light = 0.38 + 0.5 * np.clip(facing @ (key / np.linalg.norm(key)), 0, 1) + 0.16 * np.clip(facing @ (fill / np.linalg.norm(fill)), 0, 1)
+    light = (
+        0.38
+        + 0.5 * np.clip(facing @ (key / np.linalg.norm(key)), 0, 1)
+        + 0.16 * np.clip(facing @ (fill / np.linalg.norm(fill)), 0, 1)
+    )
     shown = colors[owner] * np.where(owner >= 0, light, 1.0)[..., None]
     edge = np.zeros((high, wide), bool)
     for axis in (0, 1):
         jump = np.abs(np.diff(depth, axis=axis)) > 0.9
-        bend = (np.take(facing, range(1, facing.shape[axis]), axis) * np.take(facing, range(facing.shape[axis] - 1), axis)).sum(axis=2) < 0.85
+        bend = (
+            np.take(facing, range(1, facing.shape[axis]), axis) * np.take(facing, range(facing.shape[axis] - 1), axis)
+        ).sum(axis=2) < 0.85
         change = np.diff(owner, axis=axis) != 0
-        seen = (np.take(owner, range(1, owner.shape[axis]), axis) >= 0) & (np.take(owner, range(owner.shape[axis] - 1), axis) >= 0)
+        seen = (np.take(owner, range(1, owner.shape[axis]), axis) >= 0) & (
+            np.take(owner, range(owner.shape[axis] - 1), axis) >= 0
+        )
         bend &= seen
         mark = jump | (bend & ~jump) | change
         if axis == 0:

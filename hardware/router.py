@@ -1,12 +1,16 @@
 """Routes what the vias beside the pads leave: two outer layers, a grid of 0.1 mm, each net with its own width.
 
-`board.json` (from `board.py place`) in, `routes.json` out. The idea is PathFinder (McMurchie and Ebeling, 1995): every net
-takes its cheapest way as if alone, ways that lie too near each other cost more in the next round, and places that were fought
-over stay expensive, until nobody is in anybody's way. All costs are whole numbers, so that the same board gives the same
+`board.json` (from `board.py place`) in, `routes.json` out. The idea is PathFinder (McMurchie and Ebeling, 1995):
+every net
+takes its cheapest way as if alone, ways that lie too near each other cost more in the next round, and places that
+were fought
+over stay expensive, until nobody is in anybody's way. All costs are whole numbers, so that the same board gives the
+same
 tracks on every machine.
 """
 
 import heapq
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -21,7 +25,7 @@ ROUNDS = 80
 
 
 @njit(cache=True)
-def search(  # noqa: C901  one loop, spelt out for speed
+def search(
     tracks: np.ndarray,
     vias: np.ndarray,
     busy: np.ndarray,
@@ -117,7 +121,9 @@ class Router:
             if pad["net"] and pad["net"] not in planes and not pad["net"].startswith("unconnected"):
                 nets.setdefault(pad["net"], []).append(pad)
         self.nets = {name: pads for name, pads in sorted(nets.items()) if len(pads) > 1}
-        self.number = {name: place + 1 for place, name in enumerate(sorted({p["net"] for p in job["pads"] if p["net"]}))}
+        self.number = {
+            name: place + 1 for place, name in enumerate(sorted({p["net"] for p in job["pads"] if p["net"]}))
+        }
         self.width = {name: job["widths"][name] for name in self.nets}
         self.classes = sorted(set(self.width.values()))
         self.fixed = {wide: self._obstacles(wide) for wide in self.classes}
@@ -149,7 +155,8 @@ class Router:
         return np.hypot(dx, dy)
 
     def _obstacles(self, wide: float) -> tuple[np.ndarray, np.ndarray]:
-        """Whose copper (number, 0 nobody, -1 several or none) forbids a track of this width, and a via, at each point."""
+        """Whose copper (number, 0 nobody, -1 several or none) forbids a track of this width, and a via, at each
+        point."""
         tracks = np.zeros((2, self.nx, self.ny), np.int32)
         vias = np.zeros((self.nx, self.ny), np.int32)
 
@@ -217,7 +224,7 @@ class Router:
                     for wide in self.classes:
                         stamp(taken[wide][layer], points, disk(mine / 2 + self.gap + wide / 2))
                     stamp(vias, points, disk(mine / 2 + self.gap + self.via / 2))
-            holes = np.array([cell[1:] for cell, after in zip(way, way[1:], strict=False) if cell[0] != after[0]])
+            holes = np.array([cell[1:] for cell, after in itertools.pairwise(way) if cell[0] != after[0]])
             if len(holes):
                 for wide in self.classes:
                     for layer in (0, 1):
@@ -281,6 +288,7 @@ class Router:
 
     def run(self) -> dict:
         """Routes everything; leaves with a message when it cannot."""
+
         def spread(name: str) -> float:
             xs, ys = [p["at"][0] for p in self.nets[name]], [p["at"][1] for p in self.nets[name]]
             return max(xs) - min(xs) + max(ys) - min(ys)

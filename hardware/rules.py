@@ -1,6 +1,7 @@
 """Rules of the board: what the fabricator can make, what the currents need, what the project files must say.
 
-The class is the one that every pool service sells as its ordinary four-layer board (checked against JLCPCB's "multilayer,
+The class is the one that every pool service sells as its ordinary four-layer board (checked against JLCPCB's
+"multilayer,
 1 oz outer, 0.5 oz inner" capabilities as published, with a margin): 0.13 mm track and gap, 0.2 mm holes, 0.4 mm vias.
 """
 
@@ -60,8 +61,10 @@ def dru(fine_pitch: tuple[str, ...] = ("U1", "U2", "U4", "U5", "U6", "U9", "J1")
 # USB full speed: one pair, side by side but for its protection and its ends
 (rule "usb: width" (constraint track_width (min 0.19mm) (max 0.25mm)) (condition "A.NetClass == 'USB'"))
 (rule "usb: skew" (constraint skew (max 1.5mm)) (condition "A.NetClass == 'USB'"))
-(rule "usb: apart" (constraint diff_pair_gap (min 0.15mm) (opt 0.2mm)) (condition "A.NetClass == 'USB' && A.inDiffPair('*')"))
-(rule "usb: side by side" (constraint diff_pair_uncoupled (max 12mm)) (condition "A.NetClass == 'USB' && A.inDiffPair('*')"))
+(rule "usb: apart" (constraint diff_pair_gap (min 0.15mm) (opt 0.2mm)) (condition "A.NetClass == 'USB' &&
+A.inDiffPair('*')"))
+(rule "usb: side by side" (constraint diff_pair_uncoupled (max 12mm)) (condition "A.NetClass == 'USB' &&
+A.inDiffPair('*')"))
 (rule "usb: no via" (constraint disallow via) (condition "A.NetClass == 'USB'"))
 """
 
@@ -118,10 +121,19 @@ def project(netless: bool = False) -> str:
     ]
     for entry in classes:
         entry |= {
-            "via_diameter": VIA, "via_drill": HOLE, "diff_pair_width": PAIR_WIDTH, "diff_pair_gap": PAIR_GAP,
-            "diff_pair_via_gap": 0.25, "microvia_diameter": 0.3, "microvia_drill": 0.1, "wire_width": 6, "bus_width": 12,
-            "line_style": 0, "pcb_color": "rgba(0, 0, 0, 0.000)", "schematic_color": "rgba(0, 0, 0, 0.000)",
-        }  # fmt: skip
+            "via_diameter": VIA,
+            "via_drill": HOLE,
+            "diff_pair_width": PAIR_WIDTH,
+            "diff_pair_gap": PAIR_GAP,
+            "diff_pair_via_gap": 0.25,
+            "microvia_diameter": 0.3,
+            "microvia_drill": 0.1,
+            "wire_width": 6,
+            "bus_width": 12,
+            "line_style": 0,
+            "pcb_color": "rgba(0, 0, 0, 0.000)",
+            "schematic_color": "rgba(0, 0, 0, 0.000)",
+        }
     patterns = [{"netclass": "Power", "pattern": net} for net in ("VBUS", "VSYS", "VBAT")]
     patterns += [{"netclass": "Rail", "pattern": net} for net in ("GND", "+3V3")]
     patterns += [{"netclass": "Motor", "pattern": "MOTOR_*"}, {"netclass": "USB", "pattern": "USB_D_*"}]
@@ -131,10 +143,18 @@ def project(netless: bool = False) -> str:
             "design_settings": {
                 "rule_severities": SEVERITY,
                 "rules": {
-                    "min_clearance": 0.13, "min_track_width": 0.13, "min_via_diameter": 0.4,
-                    "min_through_hole_diameter": 0.2, "min_via_annular_width": 0.1, "min_hole_to_hole": 0.25,
-                    "min_hole_clearance": 0.2, "min_copper_edge_clearance": 0.25, "min_text_height": 0.7,
-                    "min_text_thickness": 0.1, "min_silk_clearance": 0.0, "max_error": 0.005,
+                    "min_clearance": 0.13,
+                    "min_track_width": 0.13,
+                    "min_via_diameter": 0.4,
+                    "min_through_hole_diameter": 0.2,
+                    "min_via_annular_width": 0.1,
+                    "min_hole_to_hole": 0.25,
+                    "min_hole_clearance": 0.2,
+                    "min_copper_edge_clearance": 0.25,
+                    "min_text_height": 0.7,
+                    "min_text_thickness": 0.1,
+                    "min_silk_clearance": 0.0,
+                    "max_error": 0.005,
                 },
             },
         },
@@ -142,5 +162,5 @@ def project(netless: bool = False) -> str:
         "net_settings": {"meta": {"version": 4}, "classes": classes, "netclass_patterns": patterns},
         "sheets": [],
         "text_variables": {},
-    }  # fmt: skip
+    }
     return json.dumps(content, indent=2) + "\n"

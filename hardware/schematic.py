@@ -1,6 +1,7 @@
 """Writes the schematic: a root sheet and one sheet a function, from `design.py`. Standard library only.
 
-Every pin gets a short wire and a label or a power symbol; a part's texts stand where no wire goes. `overlaps()` measures
+Every pin gets a short wire and a label or a power symbol; a part's texts stand where no wire goes. `overlaps()`
+measures
 all texts and bodies against each other, so that a sheet that cannot be read fails a test instead of a reader.
 """
 
@@ -227,9 +228,7 @@ class Sheet:
                 continue
             seen[(px, py)] = net
             if net is None:
-                self.items.append(
-                    f'(no_connect (at {px:g} {py:g}) (uuid "{ident(placed.ref + "nc" + pin.number)}"))'
-                )
+                self.items.append(f'(no_connect (at {px:g} {py:g}) (uuid "{ident(placed.ref + "nc" + pin.number)}"))')
                 continue
             dx, dy = OUTWARD[pin.angle]
             ex, ey = round(px + GRID * dx, 4), round(py + GRID * dy, 4)

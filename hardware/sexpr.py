@@ -1,4 +1,5 @@
-"""KiCad's files are S-expressions: read them into nested lists, write them back. Atoms stay as written, quotes and all."""
+"""KiCad's files are S-expressions: read them into nested lists, write them back. Atoms stay as written, quotes and
+all."""
 
 import re
 from pathlib import Path

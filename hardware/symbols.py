@@ -40,7 +40,8 @@ OURS: dict[str, tuple[str, float, dict[str, list[_Pin]]]] = {
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin as the sheet sees it: its free end relative to the symbol's middle (mm, y up) and where it points (degrees)."""
+    """A pin as the sheet sees it: its free end relative to the symbol's middle (mm, y up) and where it points
+    (degrees)."""
 
     number: str
     name: str

@@ -1,7 +1,9 @@
 """Our own badge: ESP32-S3-MINI-1 module, ICS-43434 microphone, linear motor on a DRV2605L.
 
-`hardware/design.py` wires the board from this file: every name in PINS is a net on the schematic, and docs/hardware-pins.md
-is its table. All inputs that may wake the badge are below GPIO 22 (RTC); GPIO 0, 3, 45, 46 (strapping) carry no signal but
+`hardware/design.py` wires the board from this file: every name in PINS is a net on the schematic, and
+docs/hardware-pins.md
+is its table. All inputs that may wake the badge are below GPIO 22 (RTC); GPIO 0, 3, 45, 46 (strapping) carry no
+signal but
 BOOT_N; 26 to 37 stay free for a module with PSRAM.
 
 | GPIO | name | what |
@@ -13,7 +15,7 @@ BOOT_N; 26 to 37 stay free for a module with PSRAM.
 | 5 | LANYARD_N | Hall switch, low while the lanyard's magnet is there, push-pull: no pull needed |
 | 6 | ACCEL_INT | LIS2DH12 INT1, high on free fall or movement |
 | 7 | GAUGE_ALERT_N | MAX17048 low battery, low when it warns |
-| 8, 9 | I2C_SDA, I2C_SCL | MAX17048 0x36, DRV2605L 0x5A, LIS2DH12 0x18, 4.7 kOhm |
+| 8, 9 | I2C_SDA, I2C_SCL | MAX17048 0x36, DRV2605L 0x5A, LIS2DH12 0x19, 4.7 kOhm |
 | 10 | HAPTIC | enable of the DRV2605L |
 | 11, 12, 13 | MIC_SCK, MIC_WS, MIC_SD | ICS-43434, left channel |
 | 14 | CHARGING_N | BQ24074 CHG, low while charging |
@@ -36,7 +38,9 @@ MIC_ID = 0
 MIC_SCK = 11
 MIC_WS = 12
 MIC_SD = 13
-MIC_GAIN_BITS = 4  # -26 dBFS at 94 dB SPL: speech across a room (60 dB) lies at -60 dBFS; 24 dB lift it clear of 16 bits
+MIC_GAIN_BITS = (
+    4  # -26 dBFS at 94 dB SPL: speech across a room (60 dB) lies at -60 dBFS; 24 dB lift it clear of 16 bits
+)
 ACCEL_INT = 6
 GAUGE_ALERT_N = 7
 I2C_ID = 0
@@ -50,7 +54,8 @@ USB_D_P = 20
 UART_TX = 43
 UART_RX = 44
 
-# Written once at every start over I2C, HAPTIC high meanwhile: (address, register, value). The DRV2605L keeps its registers
+# Written once at every start over I2C, HAPTIC high meanwhile: (address, register, value). The DRV2605L keeps its
+# registers
 # while HAPTIC is low, and then HAPTIC alone switches the motor (SLOS854, 7.4.1.2). For a motor of 1.8 Vrms at 235 Hz:
 HAPTIC_I2C = (
     (0x5A, 0x16, 0x46),  # rated voltage: 1.8 V * sqrt(1 - 1.5 ms * 235 Hz) / 20.71 mV

@@ -1,6 +1,7 @@
 """What our own badge draws in each of its states: data only, for the power model in `hardware/` and for the firmware.
 
-Nothing here has been measured on a badge. Each entry: part, least, typical, most in milliampere from the battery, kind of source
+Nothing here has been measured on a badge. Each entry: part, least, typical, most in milliampere from the battery,
+kind of source
 ("datasheet", "vendor" for a maker's or builder's table of measurements, "estimate"), and where the number stands.
 The 3.3 V rail is a linear regulator, so what the rail draws the battery gives.
 """
@@ -12,7 +13,14 @@ ALWAYS = (
     ("lanyard switch", 0.0005, 0.0008, 0.0015, "datasheet", "DRV5032FB SLVSDC7, 5 Hz"),
 )
 ASLEEP = (
-    ("module", 0.007, 0.008, 0.010, "vendor", "ESP32-S3 datasheet deep sleep, 8 uA measured on a DevKitM by lucidar.me"),
+    (
+        "module",
+        0.007,
+        0.008,
+        0.010,
+        "vendor",
+        "ESP32-S3 datasheet deep sleep, 8 uA measured on a DevKitM by lucidar.me",
+    ),
     ("fuel gauge", 0.003, 0.004, 0.005, "datasheet", "MAX17048 19-6171, hibernate"),
     ("haptic driver", 0.002, 0.004, 0.007, "datasheet", "DRV2605L SLOS854, EN low"),
     ("microphone", 0.008, 0.012, 0.020, "datasheet", "ICS-43434 DS-000069, sleep with SCK stopped"),
@@ -40,4 +48,8 @@ STATES = {
 }  # fmt: skip
 # A build of our own with automatic light sleep and the 32 kHz crystal, which stock MicroPython cannot do; not made yet
 OWN_BUILD = ("module", 8.0, 18.0, 30.0, "estimate", "ESP-IDF modem sleep with BLE, figures from builders' reports")
-HAPTIC_PULSE = (0.003, 0.005, 0.009)  # mAh for a hundred pulses of 60 ms: 85 mA (DRV2605L with an LRA of 1.8 Vrms), estimate
+HAPTIC_PULSE = (
+    0.003,
+    0.005,
+    0.009,
+)  # mAh for a hundred pulses of 60 ms: 85 mA (DRV2605L with an LRA of 1.8 Vrms), estimate

@@ -1,4 +1,5 @@
-"""What the design promises: one pin map, no pin misused, copper for its current, USB as a pair, an antenna left alone."""
+"""What the design promises: one pin map, no pin misused, copper for its current, USB as a pair, an antenna left
+alone."""
 
 import csv
 import importlib
@@ -43,13 +44,21 @@ def test_every_pin_of_the_firmware_is_wired_once() -> None:
     assert len(set(PINS.values())) == len(PINS)
     for name, gpio in PINS.items():
         assert getattr(FIRMWARE, name) == gpio
-    named = {name for name in vars(FIRMWARE) if name.endswith("_N") or name in ("HAPTIC", "BATTERY", "MIC_SCK", "MIC_WS", "MIC_SD")}
+    named = {
+        name
+        for name in vars(FIRMWARE)
+        if name.endswith("_N") or name in ("HAPTIC", "BATTERY", "MIC_SCK", "MIC_WS", "MIC_SD")
+    }
     assert named <= set(PINS), "a pin of the firmware is missing in PINS"
 
 
 def test_the_committed_schematic_says_the_same_as_the_firmware(kicad: str, tmp_path: Path) -> None:
     file = tmp_path / "badge.net"
-    subprocess.run([kicad, "sch", "export", "netlist", "-o", file, OUT / "kicad" / "badge.kicad_sch"], check=True, capture_output=True)
+    subprocess.run(
+        [kicad, "sch", "export", "netlist", "-o", file, OUT / "kicad" / "badge.kicad_sch"],
+        check=True,
+        capture_output=True,
+    )
     netlist = load(file)
     wired: dict[str, str] = {}
     for net in children(child(netlist, "nets"), "net"):
@@ -84,7 +93,15 @@ def test_i2c_addresses_differ_and_are_the_firmwares() -> None:
 def test_our_own_symbols_agree_with_kicads_where_both_exist() -> None:
     same = {"tocsin:RT9080": "Regulator_Linear:XC6220B331MR", "tocsin:DRV5032": "Sensor_Magnetic:DRV5033FAxDBZ",
             "tocsin:LIS2DH12": "Sensor_Motion:LIS2DE12"}  # fmt: skip
-    alike = {"VCC": "VDD", "VOUT": "OUT", "CE": "EN", "SDA/SDI": "SDA", "SCL/SPC": "SCL", "SA0/SDO": "SA0", "VDD_IO": "VDDIO"}
+    alike = {
+        "VCC": "VDD",
+        "VOUT": "OUT",
+        "CE": "EN",
+        "SDA/SDI": "SDA",
+        "SCL/SPC": "SCL",
+        "SA0/SDO": "SA0",
+        "VDD_IO": "VDDIO",
+    }
 
     def plain(full: str) -> dict[str, str]:
         return {p.number: alike.get(p.name.upper(), p.name.upper()).replace("_", "") for p in pins(full)}
@@ -152,7 +169,9 @@ def test_the_switch_lies_under_the_tongue_and_the_openings_at_the_parts() -> Non
     from hardware.enclosure import Case, squeeze
 
     force = squeeze(Case())
-    assert 3 < force["least N"] < force["most N"] < 25  # a pinch of a weak hand is 30 N; a lanyard swings with less than 3
+    assert (
+        3 < force["least N"] < force["most N"] < 25
+    )  # a pinch of a weak hand is 30 N; a lanyard swings with less than 3
     assert force["strain of the tongue at its stop %"] < 1.0
 
 
@@ -194,13 +213,17 @@ def test_the_documents_say_what_the_design_says() -> None:
 
 
 def test_everything_is_as_committed(kicad: str, cad: None, tmp_path: Path) -> None:
-    """Builds it all anew: two to five minutes, so only where everything is asked for (`make hardware` does the same)."""
+    """Builds it all anew: two to five minutes, so only where everything is asked for (`make hardware` does the
+    same)."""
     import os
     import sys
 
     if os.environ.get("TOCSIN_REQUIRE_ALL") != "1":
         pytest.skip("takes minutes: make hardware, or TOCSIN_REQUIRE_ALL=1")
     result = subprocess.run(
-        [sys.executable, TOP / "hardware" / "build.py", "--build", tmp_path], check=False, capture_output=True, text=True
+        [sys.executable, TOP / "hardware" / "build.py", "--build", tmp_path],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr[-2000:]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,22 +14,31 @@ from hardware.design import PARTS
 from hardware.sexpr import child, children, dump, load
 
 TOP = Path(__file__).parents[2]
+DRAW = "import sys; from pathlib import Path; from hardware import schematic; schematic.write(Path(sys.argv[1]))"
 
 
 def drc(kicad: str, project: Path) -> set[str]:
     """Kinds of errors that KiCad finds on the board, parity with the schematic included."""
     report = project / "drc.json"
     subprocess.run(
-        [kicad, "pcb", "drc", "--schematic-parity", "--severity-all", "--format", "json", "-o", report, project / "badge.kicad_pcb"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            kicad,
+            "pcb",
+            "drc",
+            "--schematic-parity",
+            "--severity-all",
+            "--format",
+            "json",
+            "-o",
+            report,
+            project / "badge.kicad_pcb",
+        ],
+        check=True,
+        capture_output=True,
+    )
     found = json.loads(report.read_text(encoding="utf-8"))
     every = found["violations"] + found["unconnected_items"] + found["schematic_parity"]
     return {item["type"] for item in every if item["severity"] == "error"}
-
-
-def spoil(project: Path, change: "re.Pattern[str] | None" = None) -> list:
-    return load(project / "badge.kicad_pcb")
 
 
 def save(project: Path, board: list) -> None:
@@ -88,18 +96,23 @@ def test_copper_under_the_antenna_is_found(kicad: str, project: Path) -> None:
     assert "items_not_allowed" in drc(kicad, project)
 
 
-@pytest.mark.parametrize("change", [("SOS_N = 4", "SOS_N = 6", "ACCEL_INT = 6", "ACCEL_INT = 4"), ("HAPTIC = 10", "HAPTIC = 17", "", "")])
+@pytest.mark.parametrize(
+    "change", [("SOS_N = 4", "SOS_N = 6", "ACCEL_INT = 6", "ACCEL_INT = 4"), ("HAPTIC = 10", "HAPTIC = 17", "", "")]
+)
 def test_a_changed_pin_map_does_not_pass_with_the_old_board(
     kicad: str, project: Path, tmp_path: Path, change: tuple[str, str, str, str]
 ) -> None:
     text = (TOP / "firmware" / "boards" / "badge_s3.py").read_text(encoding="utf-8")
-    text = text.replace(f"\n{change[0]}\n", f"\n{change[1]}\n").replace(f"\n{change[2]}\n" if change[2] else "\0", f"\n{change[3]}\n")
+    text = text.replace(f"\n{change[0]}\n", f"\n{change[1]}\n").replace(
+        f"\n{change[2]}\n" if change[2] else "\0", f"\n{change[3]}\n"
+    )
     other = tmp_path / "badge_s3.py"
     other.write_text(text, encoding="utf-8")
     subprocess.run(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from hardware import schematic; schematic.write(Path(sys.argv[1]))", project],
-        env={**os.environ, "TOCSIN_PIN_MAP": str(other), "PYTHONPATH": str(TOP)}, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", DRAW, project],
+        env={**os.environ, "TOCSIN_PIN_MAP": str(other), "PYTHONPATH": str(TOP)},
+        check=True,
+    )
     assert "net_conflict" in drc(kicad, project)
 
 
@@ -108,9 +121,12 @@ def test_two_nets_on_one_pin_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "badge_s3.py"
     other.write_text(text.replace("\nSIDE_N = 2\n", "\nSIDE_N = 4\n"), encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "-c", "import hardware.design"], check=False, capture_output=True, text=True,
+        [sys.executable, "-c", "import hardware.design"],
+        check=False,
+        capture_output=True,
+        text=True,
         env={**os.environ, "TOCSIN_PIN_MAP": str(other), "PYTHONPATH": str(TOP)},
-    )  # fmt: skip
+    )
     assert result.returncode != 0
     assert "GPIO 4 is used twice" in result.stderr
 
