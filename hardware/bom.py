@@ -4,6 +4,7 @@ is."""
 import csv
 import io
 from html import escape
+from typing import Any
 
 from hardware.design import PARTS, Placed
 from hardware.parts import LOOSE
@@ -125,11 +126,11 @@ for(const row of rows)row.hidden=!row.textContent.toLowerCase().includes(q)};
 """
 
 
-def page(board: dict) -> str:
+def page(board: dict[str, Any]) -> str:
     """An interactive page from the outline and pads that `board.py place` wrote."""
     outline = " ".join(f"{x:g},{y:g}" for x, y, _ in board["outline"])
     drawn = [f'<polygon class="edge" points="{outline}"/>']
-    pads: dict[str, list[dict]] = {}
+    pads: dict[str, list[dict[str, Any]]] = {}
     for pad in board["pads"]:
         if pad["F"]:
             pads.setdefault(pad["ref"], []).append(pad)

@@ -177,10 +177,10 @@ put(
     "gauge",
     {2: VBAT, 3: VBAT, **dict.fromkeys([1, 4, 6, 9], GND), 5: "GAUGE_ALERT_N", 7: "I2C_SCL", 8: "I2C_SDA"},
     "power",
-    (82, 57),
+    (83, 57),
     (6.4, 42.6, 0),
 )
-put("C13", "c100n", {1: VBAT, 2: GND}, "power", (70, 57), (3.2, 42.6, 270))
+put("C13", "c100n", {1: VBAT, 2: GND}, "power", (71, 57), (3.2, 42.6, 270))
 put("R8", "r100k", {1: V33, 2: "GAUGE_ALERT_N"}, "power", (97, 52), (9.8, 44.6, 0))
 put("R9", "r1m", {1: VBAT, 2: "BATTERY"}, "power", (101, 52), (3.2, 46.6, 270))
 put("R10", "r1m", {1: "BATTERY", 2: GND}, "power", (104, 53), (3.2, 49.2, 270))
@@ -241,13 +241,13 @@ put("C18", "c100n", {1: V33, 2: GND}, "senses", (46, 40), (45.4, 66.6, 270))
 put("R12", "r4k7", {1: V33, 2: "I2C_SDA"}, "senses", (52, 39), (40.0, 65.0, 90))
 put("R13", "r4k7", {1: V33, 2: "I2C_SCL"}, "senses", (58, 39), (38.6, 65.0, 90))
 put("SW1", "sos", {1: "SOS_SW", 2: GND}, "senses", (76, 38), (26.5, 58.6, 0), label="SOS")
-put("R14", "r1k", {1: "SOS_SW", 2: "SOS_N"}, "senses", (86, 34), (34.2, 58.6, 180))
-put("R15", "r100k", {1: V33, 2: "SOS_N"}, "senses", (92, 34), (36.6, 58.6, 0))
-put("C19", "c10n", {1: "SOS_N", 2: GND}, "senses", (98, 34), (36.6, 60.2, 0))
+put("R14", "r1k", {1: "SOS_SW", 2: "SOS_N"}, "senses", (86, 35), (34.2, 58.6, 180))
+put("R15", "r100k", {1: V33, 2: "SOS_N"}, "senses", (92, 35), (36.6, 58.6, 0))
+put("C19", "c10n", {1: "SOS_N", 2: GND}, "senses", (98, 35), (36.6, 60.2, 0))
 put("SW2", "side", {1: "SIDE_SW", 2: GND}, "senses", (76, 56), (51.4, 60.6, -90), label="SIDE")
-put("R16", "r1k", {1: "SIDE_SW", 2: "SIDE_N"}, "senses", (86, 52), (47.8, 58.9, 180))
-put("R17", "r100k", {1: V33, 2: "SIDE_N"}, "senses", (92, 52), (45.0, 58.2, 180))
-put("C20", "c10n", {1: "SIDE_N", 2: GND}, "senses", (98, 52), (45.0, 59.8, 0))
+put("R16", "r1k", {1: "SIDE_SW", 2: "SIDE_N"}, "senses", (86, 54), (47.8, 58.9, 180))
+put("R17", "r100k", {1: V33, 2: "SIDE_N"}, "senses", (92, 54), (45.0, 58.2, 180))
+put("C20", "c10n", {1: "SIDE_N", 2: GND}, "senses", (98, 54), (45.0, 59.8, 0))
 put("U7", "hall", {1: V33, 2: "LANYARD_N", 3: GND}, "senses", (22, 60), (14.4, 2.5, 90))
 put("C21", "c100n", {1: V33, 2: GND}, "senses", (46, 60), (11.6, 2.9, 90))
 
@@ -287,7 +287,7 @@ def model_name(placed: Placed) -> str:
 
 
 SHEETS = (
-    ("power", "Power: USB-C, charger with power path, 3.3 V rail, fuel gauge"),
+    ("power", "Power: USB-C, charger, 3.3 V rail, fuel gauge"),
     ("module", "Module: ESP32-S3, slow clock, reset and boot, test points"),
     ("senses", "Senses: haptics, microphone, motion, buttons, lanyard"),
 )

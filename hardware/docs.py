@@ -33,7 +33,7 @@ def pin_table() -> str:
     rows = ["| GPIO | net | module pad | goes to | wakes | strapping |", "| --- | --- | --- | --- | --- | --- |"]
     used = {gpio: net for net, gpio in PINS.items()}
     for gpio in sorted(set(used) | set(STRAPPING)):
-        net = used.get(gpio)
+        net = used.get(gpio, "")
         pad = pad_of_net[net] if net else next(n for n, name in names.items() if name == f"IO{gpio}")
         to = ", ".join(others.get(net, [])) if net else ""
         rows.append(

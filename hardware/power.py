@@ -42,10 +42,10 @@ class Span:
 
 def current(state: str, own_build: bool = False) -> Span:
     """Battery current of a state in mA. `own_build` takes a firmware with light sleep for the awake states."""
-    rows = table.STATES[state]
+    rows: tuple[tuple[str, float, float, float, str, str], ...] = table.STATES[state]
     if own_build and state in ("on duty", "visit"):
         rows = tuple(table.OWN_BUILD if row[0] == "module" else row for row in rows)
-    return Span(*(sum(row[column] for row in rows) for column in (1, 2, 3)))
+    return Span(sum(row[1] for row in rows), sum(row[2] for row in rows), sum(row[3] for row in rows))
 
 
 def charge(profile: str, own_build: bool = False) -> Span:

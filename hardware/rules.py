@@ -21,7 +21,7 @@ NECK = 0.24  # at pads of 0.5 mm pitch no wider copper fits
 def ipc2221(ampere: float, rise: float = 10.0, ounce: float = 1.0) -> float:
     """Least width in mm of an outer track that carries `ampere` with `rise` kelvin (IPC-2221, k = 0.048)."""
     mils2 = (ampere / (0.048 * rise**0.44)) ** (1 / 0.725)
-    return mils2 / (1.37 * ounce) * 0.0254
+    return float(mils2 / (1.37 * ounce) * 0.0254)
 
 
 def width(net: str) -> float:

@@ -12,20 +12,20 @@ from pathlib import Path
 
 from hardware import symbols
 from hardware.design import GND, PARTS, SHEETS, V33, VBUS, Placed
-from hardware.sexpr import bare, child, dump, parse, quote
+from hardware.sexpr import Node, bare, child, dump, parse, quote
 
 GRID = 2.54
 REVISION = "A"
 POWER_SYMBOL = {GND: "power:GND", V33: "power:+3V3", VBUS: "power:VBUS"}
 OUTWARD = {0: (-1, 0), 90: (0, 1), 180: (1, 0), 270: (0, -1)}  # from a pin's angle to the way its wire leaves, y down
 # Titles of the blocks on a sheet: words, left, top, right, bottom in grid steps
-BLOCKS = {
+BLOCKS: dict[str, list[tuple[str, float, float, float, float]]] = {
     "power": [
         ("USB-C, one port for charging and console", 6, 6, 43, 41),
         ("Charger with power path: 0.47 A from USB, 0.33 A into the battery", 44, 6, 87, 39),
         ("Battery", 88, 6, 110, 23),
-        ("3.3 V rail, 2 uA when idle, and bulk capacitors", 6, 45, 68, 66),
-        ("Fuel gauge, and a second reading by divider", 69, 40, 111.5, 64),
+        ("3.3 V rail, 2 uA when idle, and bulk capacitors", 6, 45, 67, 66),
+        ("Fuel gauge, and a second reading by divider", 68, 40, 111.5, 64),
     ],
     "module": [
         ("ESP32-S3 module, antenna beyond the board's edge", 6, 6, 48, 58),
@@ -90,7 +90,7 @@ class Sheet:
     name: str
     path: str
     items: list[str] = field(default_factory=list)
-    used: dict[str, list] = field(default_factory=dict)
+    used: dict[str, Node] = field(default_factory=dict)
     boxes: list[Box] = field(default_factory=list)
     powers: int = 0
 
@@ -167,7 +167,16 @@ class Sheet:
             down = net == GND
             turns = {(0, 1): 0, (0, -1): 180, (1, 0): 90, (-1, 0): 270}
             turn = turns[(dx, dy)] if down else turns[(-dx, -dy)]
-            reach = 4.4
+            reach = 3.1 + len(net) * 0.55
+            self.boxes.append(
+                Box(
+                    f"{net} symbol",
+                    min(x, x + 2.5 * dx) - 0.5,
+                    min(y, y + 2.0 * dy) - 0.5,
+                    max(x, x + 2.5 * dx) + 0.5,
+                    max(y, y + 2.0 * dy) + 0.5,
+                )
+            )
             at = (x + dx * reach if dx else x, y + dy * (3.81 if down else 3.6) if dy else y, "")
             self.symbol(POWER_SYMBOL[net], f"#PWR{self.name[0].upper()}{self.powers:03d}", net, x, y, turn, None, at)
             return
@@ -213,7 +222,7 @@ class Sheet:
         value = placed.value
         shown = (value_at[0], value_at[1], value_at[2])
         if placed.kind == "pad":
-            self.symbol(full, placed.ref, value, x, y, 0, (x, y - 4.2, ""), None, fields, in_bom=False)  # type: ignore[arg-type]
+            self.symbol(full, placed.ref, value, x, y, 0, (x, y - 6.4, ""), None, fields, in_bom=False)  # type: ignore[arg-type]
         else:
             self.symbol(full, placed.ref, value, x, y, 0, ref_at, shown, fields)
         self.boxes.append(Box(f"{placed.ref} body", x + left, y - top, x + right, y - bottom, body=True))
@@ -296,7 +305,7 @@ def sheets() -> dict[str, Sheet]:
         outside = {net for p in PARTS.values() if p.sheet != name for net in p.nets.values()}
         shared = [net for net in nets if net in inside & outside]
         root.words(title, 91.4, y + 3, 1.8, True)
-        for line, chunk in enumerate(itertools.batched(shared, 7) if hasattr(itertools, "batched") else _rows(shared)):
+        for line, chunk in enumerate(_rows(shared)):
             root.words(("Shared nets: " if line == 0 else "") + ", ".join(chunk), 91.4, y + 8 + line * 3.5)
     pages["power"].flag(GND, 96, 32)
     pages["power"].flag(VBUS, 91, 32)

@@ -3,8 +3,9 @@ all."""
 
 import re
 from pathlib import Path
+from typing import Any
 
-Node = list  # of str and Node
+Node = list[Any]  # of str and Node
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[()]|[^\s()]+')
 
@@ -20,7 +21,8 @@ def parse(text: str) -> Node:
             stack[-1].append(done)
         else:
             stack[-1].append(token)
-    return stack[0][0]
+    first: Node = stack[0][0]
+    return first
 
 
 def load(path: Path) -> Node:
@@ -62,8 +64,8 @@ def bare(atom: str) -> str:
     return atom[1:-1].replace('\\"', '"').replace("\\\\", "\\") if atom.startswith('"') else atom
 
 
-def child(node: Node, name: str) -> Node | None:
-    """The first sub-expression that begins with `name`."""
+def child(node: Node, name: str) -> Any:
+    """The first sub-expression that begins with `name`, None when there is none."""
     return next((part for part in node if isinstance(part, list) and part and part[0] == name), None)
 
 

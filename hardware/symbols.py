@@ -24,7 +24,7 @@ OURS: dict[str, tuple[str, float, dict[str, list[_Pin]]]] = {
         "bottom": [("4", "GND", "power_in"), ("9", "EP", "passive")],
     }),
     "DRV5032": ("U", 7.62, {
-        "right": [None, ("2", "OUT", "output"), None],
+        "right": [None, None, ("2", "OUT", "output"), None, None],
         "top": [("1", "VCC", "power_in")],
         "bottom": [("3", "GND", "power_in")],
     }),

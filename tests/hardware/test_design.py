@@ -13,7 +13,7 @@ import pytest
 from hardware import bom, docs, power, rules
 from hardware.board_shape import HEIGHT
 from hardware.design import CURRENTS, I2C, PARTS, PINS, STRAPPING
-from hardware.sexpr import bare, child, children, load
+from hardware.sexpr import Node, bare, child, children, load
 from hardware.symbols import OURS, pins
 
 TOP = Path(__file__).parents[2]
@@ -22,15 +22,15 @@ FIRMWARE = importlib.import_module("firmware.boards.badge_s3")
 
 
 @pytest.fixture(scope="module")
-def board() -> list:
+def board() -> Node:
     return load(OUT / "kicad" / "badge.kicad_pcb")
 
 
-def nets(board: list) -> dict[str, str]:
+def nets(board: Node) -> dict[str, str]:
     return {net[1]: bare(net[2]) for net in children(board, "net")}
 
 
-def tracks(board: list, name: str) -> list[tuple[float, ...]]:
+def tracks(board: Node, name: str) -> list[tuple[float, ...]]:
     """x1, y1, x2, y2, width, of the pieces of a net on the outer layers."""
     names = nets(board)
     return [
@@ -113,7 +113,7 @@ def test_our_own_symbols_agree_with_kicads_where_both_exist() -> None:
     assert set(OURS) == {"RT9080", "DRV5032", "LIS2DH12", "MAX17048", "LRA"}
 
 
-def test_copper_is_wide_enough_for_its_current(board: list) -> None:
+def test_copper_is_wide_enough_for_its_current(board: Node) -> None:
     for net, (ampere, _) in CURRENTS.items():
         for *_, width in tracks(board, net):
             assert width >= rules.ipc2221(ampere), f"{net}: {width} mm for {ampere} A"
@@ -125,7 +125,7 @@ def test_ipc2221_gives_the_chart() -> None:
     assert rules.ipc2221(1.0) == pytest.approx(0.30, abs=0.02)  # 1 A, 10 K, 1 oz: 12 mil
 
 
-def test_usb_is_a_pair(board: list) -> None:
+def test_usb_is_a_pair(board: Node) -> None:
     lengths = []
     for name in ("USB_D_N", "USB_D_P"):
         pieces = tracks(board, name)

@@ -11,7 +11,7 @@ import pytest
 
 from hardware import bom, schematic
 from hardware.design import PARTS
-from hardware.sexpr import child, children, dump, load
+from hardware.sexpr import Node, child, children, dump, load
 
 TOP = Path(__file__).parents[2]
 DRAW = "import sys; from pathlib import Path; from hardware import schematic; schematic.write(Path(sys.argv[1]))"
@@ -41,11 +41,11 @@ def drc(kicad: str, project: Path) -> set[str]:
     return {item["type"] for item in every if item["severity"] == "error"}
 
 
-def save(project: Path, board: list) -> None:
+def save(project: Path, board: Node) -> None:
     (project / "badge.kicad_pcb").write_text(dump(board), encoding="utf-8")
 
 
-def footprint(board: list, ref: str) -> list:
+def footprint(board: Node, ref: str) -> Node:
     for part in children(board, "footprint"):
         if any(p[1] == '"Reference"' and p[2] == f'"{ref}"' for p in children(part, "property")):
             return part
@@ -134,7 +134,7 @@ def test_two_nets_on_one_pin_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["number", "maker", "alternate", "datasheet"])
 def test_a_line_that_nobody_could_order_is_refused(field: str) -> None:
     parts = dict(PARTS)
-    spoilt = replace(parts["U2"].part, **{field: ""})
+    spoilt = replace(parts["U2"].part, **{field: ""})  # type: ignore[arg-type]
     copy = replace(parts["U2"])
     object.__setattr__(copy, "part", spoilt)
     parts["U2"] = copy
