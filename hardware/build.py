@@ -1,5 +1,5 @@
-"""Makes everything in `hardware/out` from the design: `make hardware` builds anew and compares, `make
-hardware-accept` takes over.
+"""Makes everything in `hardware/out` from the design: `make hardware` builds anew and compares, `make hardware-accept`
+takes over.
 
 Each step writes into `build/hardware`; a step that finds something wrong ends the run with one sentence and exit
 code 1.
@@ -106,6 +106,28 @@ def lay(folder: Path, work: Path) -> None:
     (folder / "badge.kicad_pro").write_text(rules.project(), encoding="utf-8")
 
 
+def rules_are_read(folder: Path, work: Path) -> bool:
+    """Whether KiCad takes the custom rules. A file that it cannot parse it passes over in silence, so a copy gets one
+    rule more, which no track can meet: an error must come of it."""
+    copy = work / "canary"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("models"))
+    with (copy / "badge.kicad_dru").open("a", encoding="utf-8") as file:
+        file.write('(rule "canary" (constraint track_width (min 9mm)))\n')
+    kicad(
+        "pcb",
+        "drc",
+        "--severity-error",
+        "--format",
+        "json",
+        "-o",
+        str(copy / "drc.json"),
+        str(copy / "badge.kicad_pcb"),
+    )
+    found = json.loads((copy / "drc.json").read_text(encoding="utf-8"))["violations"]
+    return any(item["type"] == "track_width" for item in found)
+
+
 def check(folder: Path, work: Path) -> dict[str, dict[str, int]]:
     """ERC and DRC with parity; Failed at the first error."""
     erc, drc = work / "erc.json", work / "drc.json"
@@ -121,7 +143,10 @@ def check(folder: Path, work: Path) -> dict[str, dict[str, int]]:
         str(drc),
         str(folder / "badge.kicad_pcb"),
     )
-    return {"erc": _report(erc, "ERC"), "drc": _report(drc, "DRC")}
+    counts = {"erc": _report(erc, "ERC"), "drc": _report(drc, "DRC")}
+    if not rules_are_read(folder, work):
+        raise Failed("KiCad does not read badge.kicad_dru: look for a mistake in what rules.dru() writes")
+    return counts
 
 
 def fabricate(folder: Path, out: Path, work: Path) -> None:

@@ -1,5 +1,5 @@
-"""Makes the files that KiCad writes the same every time: no dates, no random identifiers, items in the order of
-their content."""
+"""Makes the files that KiCad writes the same every time: no dates, no random identifiers, items in the order of their
+content."""
 
 import hashlib
 import re

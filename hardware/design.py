@@ -1,12 +1,11 @@
 """The badge's circuit: which part, which net on which pin, where on the sheet and where on the board.
 
 Everything in `hardware/` is made from this file, `parts.py` and the firmware's own pin map
-(`firmware/boards/badge_s3.py`):
-a pin that moves there moves here. Standard library only, because KiCad's own Python reads it too.
+(`firmware/boards/badge_s3.py`): a pin that moves there moves here. Standard library only, because KiCad's own
+Python reads it too.
 
 Board coordinates are millimetres from the top left corner seen from the front (the side that the ID card covers), x
-to the
-right, y down, the lanyard at the top. Sheet coordinates count 2.54 mm.
+to the right, y down, the lanyard at the top. Sheet coordinates count 2.54 mm.
 """
 
 import importlib.util

@@ -1,8 +1,7 @@
 """The case: a tray, a front that holds the ID card, a plug for the lanyard. Made, checked and drawn with build123d.
 
 Coordinates: x to the right, y up, z from the back (the wearer's chest) to the front (the card); millimetres.
-`from_board()`
-turns the board's coordinates into these. Every number that somebody may want to change is in `Case`.
+`from_board()` turns the board's coordinates into these. Every number that somebody may want to change is in `Case`.
 """
 
 import json

@@ -1,8 +1,7 @@
 """3D bodies of the parts, made here from the package's size, so that the board's STEP needs nobody else's files.
 
-They are as large as the part may be (makers' maximum height, the footprint's own body outline), and as plain as that
-allows:
-what they are for is clearance. `models.py FOLDER` writes one STEP file a body. Needs build123d.
+They are as large as the part may be (makers' maximum height, the footprint's own body outline), and as plain as
+that allows: what they are for is clearance. `models.py FOLDER` writes one STEP file a body. Needs build123d.
 """
 
 import os

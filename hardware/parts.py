@@ -1,8 +1,8 @@
 """What may be on the board: one entry a purchasable part, with what a buyer needs to order it and to replace it.
 
 `Part` is the line of the bill of materials; symbol and footprint name KiCad's own libraries, or `tocsin:` for ours
-(`symbols.py`). `alternate` is drop-in unless it says otherwise. Numbers were taken from the makers' documents by hand;
-nobody has yet checked them against a distributor's stock, and the bill of materials says so.
+(`symbols.py`). `alternate` is drop-in unless it says otherwise. Numbers were taken from the makers' documents by
+hand; nobody has yet checked them against a distributor's stock, and the bill of materials says so.
 """
 
 from dataclasses import dataclass

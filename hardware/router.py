@@ -1,12 +1,9 @@
 """Routes what the vias beside the pads leave: two outer layers, a grid of 0.1 mm, each net with its own width.
 
 `board.json` (from `board.py place`) in, `routes.json` out. The idea is PathFinder (McMurchie and Ebeling, 1995):
-every net
-takes its cheapest way as if alone, ways that lie too near each other cost more in the next round, and places that
-were fought
-over stay expensive, until nobody is in anybody's way. All costs are whole numbers, so that the same board gives the
-same
-tracks on every machine.
+every net takes its cheapest way as if alone, ways that lie too near each other cost more in the next round, and
+places that were fought over stay expensive, until nobody is in anybody's way. All costs are whole numbers, so that
+the same board gives the same tracks on every machine.
 """
 
 import heapq

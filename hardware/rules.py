@@ -1,8 +1,8 @@
 """Rules of the board: what the fabricator can make, what the currents need, what the project files must say.
 
-The class is the one that every pool service sells as its ordinary four-layer board (checked against JLCPCB's
-"multilayer,
-1 oz outer, 0.5 oz inner" capabilities as published, with a margin): 0.13 mm track and gap, 0.2 mm holes, 0.4 mm vias.
+The class is the ordinary four-layer board of a pool service: JLCPCB's "multilayer, 1 oz outer, 0.5 oz inner", as
+public templates of its capabilities give it, with a margin: 0.13 mm track and gap, 0.2 mm holes, 0.4 mm vias. Compare
+it with the fabricator's page on the day of the order.
 """
 
 import json
@@ -52,20 +52,20 @@ def dru(fine_pitch: tuple[str, ...] = ("U1", "U2", "U4", "U5", "U6", "U9", "J1")
 (rule "fab: legend" (constraint text_height (min 0.7mm)) (constraint text_thickness (min 0.1mm)) (layer "?.Silkscreen"))
 
 # Currents, see CURRENTS in design.py
-(rule "current: supply" (constraint track_width (min {least:g}mm)) (condition "A.NetClass == 'Power'"))
+(rule "current: supply" (constraint track_width (min {least:g}mm)) (condition "A.hasNetclass('Power')"))
 (rule "current: supply at fine pitch" (constraint track_width (min {NECK:g}mm))
-  (condition "A.NetClass == 'Power' && ({near})"))
-(rule "current: rail and ground" (constraint track_width (min 0.2mm)) (condition "A.NetClass == 'Rail'"))
-(rule "current: motor" (constraint track_width (min {width("MOTOR_P"):g}mm)) (condition "A.NetClass == 'Motor'"))
+  (condition "A.hasNetclass('Power') && ({near})"))
+(rule "current: rail and ground" (constraint track_width (min 0.2mm)) (condition "A.hasNetclass('Rail')"))
+(rule "current: motor" (constraint track_width (min {width("MOTOR_P"):g}mm)) (condition "A.hasNetclass('Motor')"))
 
 # USB full speed: one pair, side by side but for its protection and its ends
-(rule "usb: width" (constraint track_width (min 0.19mm) (max 0.25mm)) (condition "A.NetClass == 'USB'"))
-(rule "usb: skew" (constraint skew (max 1.5mm)) (condition "A.NetClass == 'USB'"))
-(rule "usb: apart" (constraint diff_pair_gap (min 0.15mm) (opt 0.2mm)) (condition "A.NetClass == 'USB' &&
-A.inDiffPair('*')"))
-(rule "usb: side by side" (constraint diff_pair_uncoupled (max 12mm)) (condition "A.NetClass == 'USB' &&
-A.inDiffPair('*')"))
-(rule "usb: no via" (constraint disallow via) (condition "A.NetClass == 'USB'"))
+(rule "usb: width" (constraint track_width (min 0.19mm) (max 0.25mm)) (condition "A.hasNetclass('USB')"))
+(rule "usb: skew" (constraint skew (max 1.5mm)) (condition "A.hasNetclass('USB')"))
+(rule "usb: apart" (constraint diff_pair_gap (min 0.15mm) (opt 0.2mm))
+  (condition "A.hasNetclass('USB') && A.inDiffPair('*')"))
+(rule "usb: side by side" (constraint diff_pair_uncoupled (max 12mm))
+  (condition "A.hasNetclass('USB') && A.inDiffPair('*')"))
+(rule "usb: no via" (constraint disallow via) (condition "A.hasNetclass('USB')"))
 """
 
 

@@ -1,8 +1,8 @@
 """Writes the schematic: a root sheet and one sheet a function, from `design.py`. Standard library only.
 
 Every pin gets a short wire and a label or a power symbol; a part's texts stand where no wire goes. `overlaps()`
-measures
-all texts and bodies against each other, so that a sheet that cannot be read fails a test instead of a reader.
+measures all texts and bodies against each other, so that a sheet that cannot be read fails a test instead of a
+reader.
 """
 
 import itertools

@@ -1,10 +1,8 @@
 """Our own badge: ESP32-S3-MINI-1 module, ICS-43434 microphone, linear motor on a DRV2605L.
 
 `hardware/design.py` wires the board from this file: every name in PINS is a net on the schematic, and
-docs/hardware-pins.md
-is its table. All inputs that may wake the badge are below GPIO 22 (RTC); GPIO 0, 3, 45, 46 (strapping) carry no
-signal but
-BOOT_N; 26 to 37 stay free for a module with PSRAM.
+docs/hardware-pins.md is its table. All inputs that may wake the badge are below GPIO 22 (RTC); GPIO 0, 3, 45, 46
+(strapping) carry no signal but BOOT_N; 26 to 37 stay free for a module with PSRAM.
 
 | GPIO | name | what |
 | --- | --- | --- |

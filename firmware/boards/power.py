@@ -1,9 +1,8 @@
 """What our own badge draws in each of its states: data only, for the power model in `hardware/` and for the firmware.
 
 Nothing here has been measured on a badge. Each entry: part, least, typical, most in milliampere from the battery,
-kind of source
-("datasheet", "vendor" for a maker's or builder's table of measurements, "estimate"), and where the number stands.
-The 3.3 V rail is a linear regulator, so what the rail draws the battery gives.
+kind of source ("datasheet", "vendor" for a maker's or builder's table of measurements, "estimate"), and where the
+number stands. The 3.3 V rail is a linear regulator, so what the rail draws the battery gives.
 """
 
 ALWAYS = (

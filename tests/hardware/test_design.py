@@ -1,5 +1,4 @@
-"""What the design promises: one pin map, no pin misused, copper for its current, USB as a pair, an antenna left
-alone."""
+"""What the design promises: one pin map, no pin misused, copper for its current, USB as a pair, a free antenna."""
 
 import csv
 import importlib

@@ -79,6 +79,15 @@ def test_a_supply_track_made_thin_is_found(kicad: str, project: Path) -> None:
     assert "track_width" in drc(kicad, project)
 
 
+def test_rules_that_kicad_cannot_read_are_found(kicad: str, project: Path, tmp_path: Path) -> None:
+    from hardware import build
+
+    assert build.rules_are_read(project, tmp_path)
+    file = project / "badge.kicad_dru"
+    file.write_text(file.read_text(encoding="utf-8").replace("&& A.inDiffPair", "&&\nA.inDiffPair"), encoding="utf-8")
+    assert not build.rules_are_read(project, tmp_path)
+
+
 @pytest.mark.parametrize(("ref", "dx", "dy"), [("U2", 0.6, 0.0), ("J1", 0.0, 1.0), ("C19", 0.9, 0.0)])
 def test_a_moved_part_is_found(kicad: str, project: Path, ref: str, dx: float, dy: float) -> None:
     board = load(project / "badge.kicad_pcb")
@@ -90,8 +99,12 @@ def test_a_moved_part_is_found(kicad: str, project: Path, ref: str, dx: float, d
 
 def test_copper_under_the_antenna_is_found(kicad: str, project: Path) -> None:
     board = load(project / "badge.kicad_pcb")
-    place = child(footprint(board, "U1"), "at")
+    module = footprint(board, "U1")
+    place = child(module, "at")
     place[2] = f"{float(place[2]) - 3:g}"
+    for zone in children(module, "zone"):  # kept in the board's coordinates
+        for point in children(child(child(zone, "polygon"), "pts"), "xy"):
+            point[2] = f"{float(point[2]) - 3:g}"
     save(project, board)
     assert "items_not_allowed" in drc(kicad, project)
 
