@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
-# two at a time: drills spend most of their time waiting, and more would make each other late
+# two at a time, in order, drills last: they spend most of their time waiting, and more would make each other late
 WORKERS ?= 2
 PACKAGES := protocol hub station drill firmware/emulator firmware/tools firmware/boards
 
@@ -52,7 +52,7 @@ demo: $(RUNTIME)
 
 .PHONY: test
 test: check
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1
 
 .PHONY: check
 check: $(DEV)

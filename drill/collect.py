@@ -73,6 +73,7 @@ class Reader:
         self.down: float | None = None
         self.touched: float | None = None
         self.capture: Taken | None = None
+        self.named: int | None = None
 
     def read(self, event: dict[str, Any]) -> None:
         at, kind = float(event["at"]), event["type"]
@@ -89,6 +90,7 @@ class Reader:
         elif kind == "capture" and event["on"]:
             self.capture = Taken(self.badge.id, at)
             self.told.captures.append(self.capture)
+            self._name_capture()
         elif kind == "capture" and self.capture is not None:
             self.capture.samples = int(event["samples"])
             self.capture = None
@@ -108,10 +110,17 @@ class Reader:
                 self.told.raised[identity] = Raised(self.badge.id, fields["kind"], identity, complete)
         elif name == "booted":
             self.boot = int(fields["boot"][:4], 16)
-        elif name == "capture" and fields["state"] == "start" and self.capture is not None:
-            self.capture.boot, self.capture.number = self.boot, int(fields["n"])
+        elif name == "capture" and fields["state"] == "start":
+            self.named = int(fields["n"])
+            self._name_capture()
         elif name == "fault" and not self.badge.broken:
             self.complain(at, f"fault in {fields.get('subject')}: {fields.get('error')}")
+
+    def _name_capture(self) -> None:
+        """The firmware names a capture and the microphone starts: two pipes, so either may be heard of first."""
+        if self.capture is not None and self.named is not None:
+            self.capture.boot, self.capture.number = self.boot, self.named
+            self.named = None
 
     def _complete(self, raised: float) -> float:
         """When the gesture was complete, by the hand that made it and not by what the firmware says of it."""

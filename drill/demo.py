@@ -37,12 +37,13 @@ class Narrator:
     def __init__(self) -> None:
         self.start = time.monotonic()
 
-    def tell(self, line: str) -> None:
-        print(f"{time.monotonic() - self.start:6.1f} s  {line}", flush=True)
+    def tell(self, line: str, at: float | None = None) -> None:
+        print(f"{(time.monotonic() if at is None else at) - self.start:6.1f} s  {line}", flush=True)
 
     def felt(self, badge: str, event: dict[str, Any]) -> None:
+        # named when the last pulse is over, with the time of the first
         if event.get("type") == "haptic":
-            self.tell(f"{badge} feels {FELT.get(event['pattern'], event['pattern'])}")
+            self.tell(f"{badge} feels {FELT.get(event['pattern'], event['pattern'])}", event["at"])
 
 
 async def headless() -> Report:

@@ -197,6 +197,7 @@ class Stage:
         config = self._config(
             name.replace(":", "-"),
             f"[station]\nport = {self.port(name)}\ndir = {_quoted(self.folder / 'station')}\n"
+            f"workers = {self.scenario.workers}\nworker = {name.partition(':')[2]}\n"
             f'api_token = "{self.station.token}"\n'
             f'[broker]\nhost = "127.0.0.1"\nport = {self.port("broker")}\n{operators}',
         )
@@ -276,14 +277,13 @@ class Stage:
             raise DidNotStart(f"the console of {name} receives nothing from {self.console}") from None
 
     async def _enrol(self, badge: Badge) -> None:
-        """The wearer's pairing gesture, until every hub that may has the keys for this badge."""
+        """Waits until every hub that may has the keys for this badge; its pairing window is open after provisioning."""
         hubs = {hub.id for hub in self.scenario.hubs if badge.id in hub.badges}
         if not hubs:
             return
         client = self.badges[badge.id]
         end = time.monotonic() + ENROL_S
         try:
-            await client.do("pair")
             while not hubs <= await self._links(client.number):
                 if time.monotonic() > end:
                     missing = ", ".join(sorted(hubs - await self._links(client.number)))
@@ -375,7 +375,7 @@ class Stage:
         for badge in self.badges.values():
             await badge.close()
             self._keep_events(badge)
-        for kind in ("badge:", "hub:", "station:", "broker", "air"):
+        for kind in ("hub:", "badge:", "station:", "broker", "air"):
             await asyncio.gather(*(part.stop() for name, part in self.parts.items() if name.startswith(kind)))
         for uplink in self.uplinks.values():
             await uplink.stop()

@@ -39,13 +39,12 @@ from protocol.events import Malformed
 logger = logging.getLogger("hub")
 
 EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
-PROOF_MS = 12_000  # the station answers every STATUS, and each badge sends one at least every 5 s
+ANSWER_MS = 4000  # the station answers every STATUS and every event; what has no answer by then had no station
 HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
 SESSION_FIRST_S = 0.15  # a badge with a session is heard by beacon first, and would be told of by two messages
-RECENT_MS = 15_000  # a session repeats an event every 5 s; what it has not for so long is relayed by beacon again
-REFUSED_MS = 60_000  # see Hub._rejected
+ALIVE_MS = 5000  # in an alarm a badge says something every 2 s: then its beacons tell nothing new
 REMEMBERED = 256
 
 # whose facts carry the place: what belongs to an alarm or a visit, and nothing else
@@ -118,9 +117,8 @@ class Hub:
         self._work_wake = asyncio.Event()
         self._health_wake = asyncio.Event()
         self._hurried_ms = -HURRY_MS
-        # when each event last came by a session, and by beacon
-        self._events: dict[tuple[int, bytes], int] = {}
-        self._beacons: dict[tuple[int, bytes], int] = {}
+        self._asked_ms: int | None = None  # since when something has no answer of the station
+        self._events: dict[tuple[int, bytes], int] = {}  # when each event last came by a session
         if self.keys.problem:
             logger.warning("keys: %s", self.keys.problem)
 
@@ -182,10 +180,9 @@ class Hub:
 
     def _relay(self, found: Beacon) -> None:
         """Take custody of a beacon, unless its event came by the session."""
-        event = self._events.get((found.badge, found.ident))
-        if event is not None and self.clock.now_ms() - event < RECENT_MS and self.roster.established(found.badge):
+        by_session = (found.badge, found.ident) in self._events
+        if by_session and self.roster.proved_within(found.badge, ALIVE_MS):
             return
-        _remember(self._beacons, (found.badge, found.ident), self.clock.now_ms())
         self.keeper.take(
             found.badge,
             found.ident,
@@ -209,7 +206,8 @@ class Hub:
                 self.roster.battery(badge, battery)
                 facts = {"rssi": self.roster.rssi(badge)}
                 payload = relay.pack_telemetry(badge, battery, blob)
-                self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0)
+                if self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0):
+                    self._asked()
             elif kind == link.AUDIO:
                 boot, capture, index, sealed = link.unpack_audio(body)
                 self.spool.received(badge, boot, capture, index, sealed)
@@ -268,6 +266,7 @@ class Hub:
             if not self.uplink.publish("up/event", message, 1, self._landing()):
                 break
             self._flying += 1
+            self._asked()
             queue.sent(row, now)
 
     def _landing(self) -> Callable[[], None]:
@@ -303,6 +302,7 @@ class Hub:
 
     def _connected(self, ready: bool) -> None:
         self._flying = 0
+        self._asked_ms = None
         self._epoch += 1
         if ready:
             self._hello()
@@ -330,9 +330,10 @@ class Hub:
         self._check_proof()
         try:
             if message.type == relay.RECEIPT:
-                badge, ident, blob = relay.unpack_receipt(message.payload)
+                badge, ident, blob, form = relay.unpack_receipt(message.payload)
                 self.listener.trust(badge, ident[:6])
-                self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON))
+                # who has the event needs no beacon of it; who has the beacon still needs the event
+                self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON) if form == relay.EVENT else (form,))
                 self._pass_on(badge, blob)
                 self._work_wake.set()
             elif message.type == relay.REJECTED:
@@ -360,26 +361,26 @@ class Hub:
         if blob:
             self.roster.deliver(badge, blob)
 
-    def _rejected(self, badge: int, ident: bytes, blob: bytes) -> None:
-        """The station cannot verify an event.
-
-        A forged beacon may carry the identity of a true event that waits here, and its rejection names only the
-        identity: so the event itself goes only when no beacon of that identity was forwarded lately. A false one that
-        stays is sent again and rejected again, and then it goes.
-        """
-        forms: tuple[int, ...] = (relay.BEACON,)
-        sent = self._beacons.get((badge, ident))
-        if sent is None or self.clock.now_ms() - sent > REFUSED_MS:
-            forms = (relay.EVENT, relay.BEACON)
+    def _rejected(self, badge: int, ident: bytes, blob: bytes, form: int) -> None:
+        """The station cannot verify an event, or a beacon: a forged one may name a true event that waits here."""
         self.counters["rejected"] += 1
-        self.keeper.retire(badge, ident, forms)
+        self.keeper.retire(badge, ident, (form,))
         self._pass_on(badge, blob)
 
+    def _asked(self) -> None:
+        if self._asked_ms is None:
+            self._asked_ms = self.clock.now_ms()
+
     def _check_proof(self) -> None:
-        """Is there proof of the station? Badges are told when that changes."""
+        """Is there proof of the station? Badges are told when that changes.
+
+        There is while it answers what this hub brings it; a hub that has nothing to bring goes by its last answer.
+        """
         proof_ms = self.envelope.proof_ms
-        fresh = proof_ms is not None and self.clock.now_ms() - proof_ms <= PROOF_MS
-        proof = self.uplink.ready and fresh
+        if self._asked_ms is not None and proof_ms is not None and proof_ms >= self._asked_ms:
+            self._asked_ms = None
+        late = self._asked_ms is not None and self.clock.now_ms() - self._asked_ms > ANSWER_MS
+        proof = self.uplink.ready and proof_ms is not None and not late
         if proof != self.roster.uplink:
             logger.info("the station %s", "answers" if proof else "does not answer")
             self.roster.said_uplink(proof, bytes((proof,)), link.UPLINK)

@@ -83,21 +83,29 @@ class Spool:
         self._captures: dict[CaptureKey, _Capture] = {}
         self._flying = 0
         self._epoch = 0
+        self._loaded = False
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "audio")
         self._measured = float("-inf")
 
     def load(self) -> None:
         """Read what an earlier run left; never raises for a bad file or disk."""
-        now = self._clock.now_ms()
         try:
-            for key, positions in self._store.load().items():
-                self._captures[key] = _Capture(key, Ranges(positions), Ranges(positions), touched_ms=now - ACTIVE_MS)
+            self._restore(self._store.load())
         except StoreFailed as failed:
             self._failed(failed)
         if self._store.set_aside:
             logger.warning("disk: the sound store was damaged and is set aside as %s", self._store.set_aside.name)
         self._wake.set()
+
+    def _restore(self, stored: dict[CaptureKey, list[int]]) -> None:
+        """Packets on disk join what has come since."""
+        self._loaded = True
+        for key, positions in stored.items():
+            capture = self._captures.setdefault(key, _Capture(key, touched_ms=self._clock.now_ms() - ACTIVE_MS))
+            for position in positions:
+                capture.have.add(position)
+                capture.stored.add(position)
 
     def waiting(self) -> int:
         """Packets that the station has not confirmed."""
@@ -151,7 +159,7 @@ class Spool:
             await self._commit()
             await self._send_backlog()
             self._forget()
-            if self._captures:
+            if self._captures or not self._loaded:
                 self._wake.set()
 
     async def close(self) -> None:
@@ -228,9 +236,11 @@ class Spool:
             if capture.unstored or capture.delivered:
                 changes[key] = Change(list(capture.unstored.items()), capture.delivered)
                 capture.delivered = []
-        if changes:
+        if changes or not self._loaded:
             loop = asyncio.get_running_loop()
             try:
+                if not self._loaded:
+                    self._restore(await loop.run_in_executor(self._thread, self._store.load))
                 await loop.run_in_executor(self._thread, self._store.apply, changes)
             except StoreFailed as failed:
                 self._failed(failed)

@@ -67,10 +67,17 @@ def _run(settings: config.Config) -> int:
     if os.environ.get("TOCSIN_PARENT_DEATH"):
         _die_with_parent()
     try:
+        lock = _alone(settings.dir)
+    except OSError as problem:
+        print(f"tocsin-hub: {settings.dir}: {problem.strerror or problem}", file=sys.stderr)
+        return 1
+    try:
         return asyncio.run(_main(settings))
     except IdentityError as problem:
         print(f"tocsin-hub: {problem}", file=sys.stderr)
         return 1
+    finally:
+        os.close(lock)
 
 
 async def _main(settings: config.Config) -> int:
@@ -100,6 +107,25 @@ async def _main(settings: config.Config) -> int:
     with contextlib.suppress(asyncio.CancelledError):
         await work
     return 0
+
+
+def _alone(folder: Path) -> int:
+    """Hold the folder for this process: two hubs with one identity would throw each other off the broker.
+
+    The lock goes with the process, however it ends. Raises OSError when another hub has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        import fcntl  # there is none on Windows
+    except ImportError:
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(lock)
+        raise OSError(problem.errno, "another hub runs in this folder") from problem
+    return lock
 
 
 def _die_with_parent() -> None:

@@ -82,6 +82,11 @@ class Contact:
         """Whether the badge has answered at all."""
         return self._connection is not None and self._connection.linked
 
+    def proved_within(self, ms: int) -> bool:
+        """Whether something authentic has come on the session in this time."""
+        session = self._link
+        return session is not None and session.established and self._clock.now_ms() - session.heard_ms <= ms
+
     def counters(self) -> dict[str, int]:
         """What arrived on this connection and could not be used."""
         return dict(self._link.counters) if self._link else {}

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -146,19 +147,19 @@ class KeyRing:
 
 
 def next_boot(folder: Path) -> int:
-    """Count this start of the hub, 1..2^32-1. Where the count cannot be stored it is random, and large."""
+    """A number for this start of the hub, larger than those of earlier starts: 1..2^32-1.
+
+    It is counted in a file, and at least the Unix time: so that it also grows when the file is lost or the disk is
+    full, unless the clock went back at the same time.
+    """
     path = folder / BOOT
     try:
-        boot = int(path.read_text()) + 1
-    except FileNotFoundError:
-        boot = 1
+        last = int(path.read_text())
     except (OSError, ValueError):
-        boot = secrets.randbelow(1 << 31) + (1 << 31)
-    boot = boot & 0xFFFFFFFF or 1
-    try:
+        last = 0
+    boot = max(last + 1, int(time.time())) & 0xFFFFFFFF
+    with contextlib.suppress(OSError):
         write_private(path, str(boot).encode())
-    except OSError:
-        boot = secrets.randbelow(1 << 31) + (1 << 31)
     return boot
 
 

@@ -43,14 +43,17 @@ class Keeper:
         self._deletes: set[Key] = set()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "outbox")
+        self._loaded = False
         self._loaded_ms = clock.now_ms()
 
     def load(self) -> None:
-        """Read what an earlier run left behind; never raises for a bad file or disk."""
+        """Read what an earlier run left behind; never raises for a bad file or disk, and tries again then."""
         try:
             self.queue.restore(self._outbox.load(), self._clock.now_ms())
+            self._loaded = True
         except StoreFailed as failed:
             self._failed(failed)
+            self._wake.set()
         self._note_set_aside()
 
     def take(self, badge: int, ident: bytes, form: int, kind: int, payload: bytes, facts: str) -> Row:
@@ -84,9 +87,23 @@ class Keeper:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._puts or self._deletes:
-                if not await self._write():
+            while self._puts or self._deletes or not self._loaded:
+                if not (self._loaded or await self._load_late()) or not await self._write():
                     await asyncio.sleep(RETRY_S)
+
+    async def _load_late(self) -> bool:
+        """The disk was unreadable at the start: what it holds joins what has come since."""
+        loop = asyncio.get_running_loop()
+        try:
+            rows = await loop.run_in_executor(self._thread, self._outbox.load)
+        except StoreFailed as failed:
+            self._failed(failed)
+            return False
+        self._loaded = True
+        known = [row for row in rows if row.key not in self.queue and row.key not in self._deletes]
+        self.queue.restore(known, self._clock.now_ms())
+        self._on_work()
+        return True
 
     async def _write(self) -> bool:
         puts, deletes = self._puts, self._deletes
@@ -123,7 +140,7 @@ class Keeper:
 
     async def close(self) -> None:
         """Write what is left, if the disk takes it, and close the file."""
-        if self._puts or self._deletes:
+        if self._loaded and (self._puts or self._deletes):
             await self._write()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._outbox.close)

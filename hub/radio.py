@@ -171,11 +171,19 @@ class Radio:
                 failures = 0
             except (BleakError, OSError, TimeoutError, EOFError) as problem:
                 self.ready.clear()
-                text = str(problem) or type(problem).__name__
+                text = self._told(problem)
                 logger.log(logging.DEBUG if text == self.problem else logging.WARNING, "no radio: %s", text)
                 self.problem = text
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
+
+    def _told(self, problem: Exception) -> str:
+        """What is wrong, for somebody who can do something about it."""
+        if isinstance(problem, OSError) and self._address:
+            return f"the air at {self._address}: {problem.strerror or problem}"
+        if isinstance(problem, FileNotFoundError):
+            return "there is no D-Bus, and so no BlueZ: is the bluetooth service installed and running?"
+        return str(problem) or type(problem).__name__
 
     async def _scan(self) -> None:
         if self._address:

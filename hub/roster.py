@@ -97,6 +97,11 @@ class Roster:
         entry = self._entries.get(badge)
         return entry is not None and entry.machine.state is State.ESTABLISHED
 
+    def proved_within(self, badge: int, ms: int) -> bool:
+        """Whether its session works, and something authentic has come on it in this time."""
+        entry = self._entries.get(badge)
+        return entry is not None and entry.contact is not None and entry.contact.proved_within(ms)
+
     def rssi(self, badge: int) -> int | None:
         """Signal strength of the last advertisement, dBm."""
         entry = self._entries.get(badge)

@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ logger = logging.getLogger("hub.uplink")
 CONNECT_S = 3.0  # for TCP and for CONNACK each
 PROBE_S = 1.0  # for CONNACK to MQTT 5: amqtt neither takes nor refuses it
 PROBE_AGAIN_S = 600.0  # until MQTT 5 is tried again where it was not to be had
-# s between attempts: at once for the first; an alarm that waits is never more than a second late
-RETRY_S = (0.05, 0.2, 0.5, 1.0)
+# s between attempts: at once for the first; an alarm that waits is never half a second late for it
+RETRY_S = (0.05, 0.2, 0.5)
 STEADY_S = 10.0  # a connection that held so long is no reason to wait before the next
 MISC_S = 0.5  # how often paho looks at its keepalive
 SESSION_S = 60  # MQTT 5: how long the broker keeps what the station says to a hub that has just lost it
@@ -218,16 +219,19 @@ class Uplink:
         if client.protocol is MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_S
+
+        def connect() -> None:
+            client.connect(
+                self.broker.host,
+                self.broker.port,
+                self.broker.keepalive,
+                clean_start=False if properties else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
+                properties=properties,
+            )
+
         try:
             async with asyncio.timeout(CONNECT_S + 1):
-                await asyncio.to_thread(
-                    client.connect,
-                    self.broker.host,
-                    self.broker.port,
-                    self.broker.keepalive,
-                    clean_start=False if properties else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
-                    properties=properties,
-                )
+                await _in_background(connect)
         except TimeoutError:
             raise _Refused("does not answer") from None
         self._attach(client)
@@ -349,3 +353,28 @@ class Uplink:
 
 class _Refused(Exception):
     """The broker does not want, or no longer; the text says how."""
+
+
+async def _in_background(call: Callable[[], None]) -> None:
+    """Run something that may block in a thread that nobody waits for at the end.
+
+    A name that does not resolve can take half a minute; the event loop's own threads would hold up the hub's stop.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end(problem: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_exception(problem) if problem else ended.set_result(None)
+
+    def run() -> None:
+        problem: BaseException | None = None
+        try:
+            call()
+        except BaseException as raised:
+            problem = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the hub has stopped
+            loop.call_soon_threadsafe(end, problem)
+
+    threading.Thread(target=run, name="mqtt-connect", daemon=True).start()
+    await ended

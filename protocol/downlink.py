@@ -63,6 +63,7 @@ def open_down(key: bytes, badge: int, blob: bytes) -> Down:
 
 # flags of a state
 RETURNED = 1  # the operator is gone: a lower level than before is meant
+BY_BEACON = 2  # of a receipt: only the event's beacon was heard, so go on sending the event itself
 _STATE = ">8sBB"
 
 

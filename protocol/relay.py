@@ -211,16 +211,20 @@ def unpack_audio(payload: bytes) -> "tuple[int, bytes, int, list[tuple[int, byte
 # --- payloads, down ---------------------------------------------------------------------------------------------
 
 
-def pack_receipt(badge: int, ident: bytes, blob: bytes) -> bytes:
-    """RECEIPT or REJECTED: whose event, which, and an envelope to hand to the badge (or nothing)."""
-    return badge.to_bytes(3, "big") + ident + blob
+def pack_receipt(badge: int, ident: bytes, blob: bytes, form: int = EVENT) -> bytes:
+    """RECEIPT or REJECTED: whose event, which, and an envelope to hand to the badge (or nothing).
+
+    `form` (EVENT, BEACON) says which of the two the station has taken or refused. A beacon tells the kind and no more,
+    so its receipt leaves the event itself in the outbox; and a forged beacon must not take a true event with it.
+    """
+    return badge.to_bytes(3, "big") + bytes((form,)) + ident + blob
 
 
-def unpack_receipt(payload: bytes) -> "tuple[int, bytes, bytes]":
-    """badge, identity, envelope; raises Malformed."""
-    if len(payload) < 11:
+def unpack_receipt(payload: bytes) -> "tuple[int, bytes, bytes, int]":
+    """badge, identity, envelope, form; raises Malformed."""
+    if len(payload) < 12 or payload[3] not in (EVENT, BEACON):
         raise Malformed("receipt payload")
-    return int.from_bytes(payload[:3], "big"), payload[3:11], payload[11:]
+    return int.from_bytes(payload[:3], "big"), payload[4:12], payload[12:], payload[3]
 
 
 def pack_down_badge(badge: int, blob: bytes) -> bytes:

@@ -10,6 +10,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import delete
 
 from station.config import OperatorTable
+from station.errors import CannotRun
 from station.model import Operator, WebSession
 from station.work import Core, Work
 
@@ -23,7 +24,7 @@ _hasher = PasswordHasher()  # argon2id, RFC 9106's second recommended option: 64
 _NOBODY = _hasher.hash(secrets.token_hex(16))
 
 
-class AccountError(Exception):
+class AccountError(CannotRun):
     """The account cannot be made; the text says what to do."""
 
 

@@ -147,5 +147,9 @@ def packets(
         .order_by(Packet.number)
         .limit(limit)
     )
-    sealed = [(row.number, row.sealed) for row in rows]
+    return opened(keys, capture, [(row.number, row.sealed) for row in rows])
+
+
+def opened(keys: BadgeKeys, capture: CaptureInfo, sealed: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """ADPCM packets of stored ones (number, bytes)."""
     return list(_opened(keys, capture.badge, capture.boot, capture.number, sealed))

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from station.errors import CannotRun
 from station.parent import ENVIRONMENT, die_with_parent
 
 logger = logging.getLogger("station.broker")
@@ -30,7 +31,7 @@ RESTART_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # waiting before each further attempt; th
 _HEALTHY_S = 30.0  # a broker that ran so long starts again at once
 
 
-class BrokerError(Exception):
+class BrokerError(CannotRun):
     """The broker could not be started; the text says what to do."""
 
 

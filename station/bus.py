@@ -23,7 +23,6 @@ from station.work import Send
 logger = logging.getLogger("station.bus")
 
 TOPICS = ("tocsin/1/hub/+/up/#", "tocsin/1/hub/+/hello", "tocsin/1/hub/+/state")
-STATION_TOPIC = "tocsin/1/station"
 KEEPALIVE_S = 10
 INFLIGHT = 400
 _CONNECT_S = 5.0
@@ -65,11 +64,13 @@ class Bus:
         arrived: Callable[[Arrived], None],
         retained: Callable[[], Iterable[Send]],
         only_3_1_1: bool = False,
+        presence_topic: str = "tocsin/1/station",
     ) -> None:
         self.address = address
         self._client_id = client_id
         self._key = key
         self._arrived = arrived
+        self._topic = presence_topic
         self._retained = retained
         self._version = MQTTProtocolVersion.MQTTv311 if only_3_1_1 else MQTTProtocolVersion.MQTTv5
         self._refused = ""  # why, when that was last said
@@ -102,7 +103,7 @@ class Bus:
         """Say goodbye and disconnect."""
         self._stopping = True
         if self.connected:
-            info = self._client.publish(STATION_TOPIC, self._presence(False), qos=1, retain=True)
+            info = self._client.publish(self._topic, self._presence(False), qos=1, retain=True)
             with contextlib.suppress(RuntimeError, ValueError):  # the broker may go before us
                 info.wait_for_publish(1.0)
         self._client.disconnect()
@@ -118,7 +119,7 @@ class Bus:
             client.username_pw_set(address.user, address.password)
         if address.ca is not None:
             client.tls_set(address.ca, address.cert, address.key)
-        client.will_set(STATION_TOPIC, self._presence(False), qos=1, retain=True)
+        client.will_set(self._topic, self._presence(False), qos=1, retain=True)
         client.max_inflight_messages_set(INFLIGHT)
         client.reconnect_delay_set(1, 1)  # never longer: alarms wait behind it
         client.connect_timeout = _CONNECT_S
@@ -178,7 +179,7 @@ class Bus:
     def _on_subscribe(self, client: mqtt.Client, *_: Any) -> None:
         logger.info("connected to the broker, MQTT %s", "5" if client.protocol == 5 else "3.1.1")
         self._up.set()
-        client.publish(STATION_TOPIC, self._presence(True), qos=1, retain=True)
+        client.publish(self._topic, self._presence(True), qos=1, retain=True)
         for send in self._retained():
             client.publish(send.topic, send.payload, qos=send.qos, retain=send.retain)
 

@@ -1,28 +1,17 @@
 """`tocsin-station`: run the station, run a broker, make operators, check a configuration."""
 
 import argparse
-import asyncio
-import contextlib
 import getpass
 import json
 import logging
 import os
-import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
-
-from station import accounts, broker, config
-from station.console import app as console
+from station import broker, config
+from station.errors import CannotRun
 from station.parent import die_if_asked
-from station.run import Station, StationError
-from station.store import StoreError
-from station.vault import VaultError
-
-SHUTDOWN_S = 1  # until open connections are cut when the station stops
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(f"tocsin-station: {error}", file=sys.stderr)
         return 2
-    except (StationError, StoreError, VaultError, broker.BrokerError, accounts.AccountError) as error:
+    except CannotRun as error:
         print(f"tocsin-station: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -58,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", parents=[common, located], help="ingest, console and interfaces")
     run.add_argument("--port", type=_port, help="of the console (0: any free one; default 8080)")
+    run.add_argument("--worker", type=int, metavar="N", help="which of several workers on one database this is")
     run.set_defaults(command=_run)
 
     serve = commands.add_parser("broker", parents=[common], help="an MQTT broker on the loopback")
@@ -94,92 +84,32 @@ def _load(options: argparse.Namespace) -> config.Config:
     return loaded
 
 
-# --- run --------------------------------------------------------------------------------------------------------
-
-
-class _Server(uvicorn.Server):
-    """Signals are ours: streams must be ended before the server waits for them."""
-
-    def __init__(self, settings: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(settings)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say so when requests are taken."""
-        await super().startup(sockets)
-        self._ready()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
-        yield
-
-
 def _run(options: argparse.Namespace) -> int:
+    # a broker or a check needs none of it, and it takes a second to import
+    from station.serve import serve
+
     loaded = _load(options)
     if options.port is not None:
         loaded.station.port = options.port
-    listening = _listen(loaded.station.host, loaded.station.port)
-    station = Station(loaded)
-    try:
-        station.start()
-        asyncio.run(_serve(station, listening))
-    finally:
-        station.stop()
+    if options.worker is not None:
+        loaded.station.worker = options.worker
+        config.check(loaded)
+    serve(loaded)
     return 0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except (OSError, OverflowError) as error:
-        raise StationError(
-            f"[station] port: cannot listen on {host}:{port} ({error}); give another port, or 0 for a free one"
-        ) from error
-    return listening
-
-
-async def _serve(station: Station, listening: socket.socket) -> None:
-    app = console.build(station)
-    settings = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        server_header=False,
-    )
-    server = _Server(settings, lambda: _say(station.ready_line(listening.getsockname()[1])))
-
-    def stop() -> None:
-        app.state.broadcast.end()
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    await server.serve(sockets=[listening])
-
-
-def _say(line: dict[str, object]) -> None:
-    print(json.dumps(line), flush=True)
-
-
-# --- the others -------------------------------------------------------------------------------------------------
 
 
 def _broker(options: argparse.Namespace) -> int:
     def ready(kind: str, port: int) -> None:
-        _say({"ready": True, "part": "broker", "port": port, "kind": kind, "pid": os.getpid()})
+        line = {"ready": True, "part": "broker", "port": port, "kind": kind, "pid": os.getpid()}
+        print(json.dumps(line), flush=True)
 
     return broker.serve(options.kind, options.port, ready)
 
 
 def _user_add(options: argparse.Namespace) -> int:
+    from station import accounts
+    from station.run import Station
+
     loaded = _load(options)
     if sys.stdin.isatty():
         password = getpass.getpass(f"Password for {options.name}: ")

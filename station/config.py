@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 BROKER_KINDS = ("auto", "amqtt", "mosquitto")
 TOKEN_MIN = 16
+WORKERS_MAX = 8
 
 
 class ConfigError(Exception):
@@ -22,6 +23,7 @@ class StationTable:
     dir: Path = Path("var/station")
     database: str | None = None
     workers: int = 1
+    worker: int = 1
     name: str = "Tocsin monitoring station"
     api_token: str | None = None
     url: str | None = None
@@ -122,7 +124,7 @@ def parse(data: dict[str, Any], source: str, base: Path) -> Config:
             _fill(tables[name], value, f"{source}: [{name}]", base)
         else:
             raise ConfigError(f"{source}: unknown table [{name}]; known: {', '.join(tables)}, operator")
-    _check(config)
+    check(config)
     return config
 
 
@@ -168,7 +170,9 @@ def _value(given: object, wanted: type, where: str, base: Path) -> object:
     raise ConfigError(f"{where} must be {names[wanted]}, not {given!r}")
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """What no single key shows: ranges, and keys that need each other. Raises ConfigError."""
+
     def refuse(where: str, text: str) -> None:
         raise ConfigError(f"{config.source}: {where} {text}")
 
@@ -178,8 +182,15 @@ def _check(config: Config) -> None:
             refuse(where, f"must be 0..65535, not {port}")
     if broker.host and not broker.port:
         refuse("[broker] port", "must be given with a host: 0 is for the embedded broker only")
-    if station.workers != 1:
-        refuse("[station] workers", "must be 1: several ingest workers are not there yet")
+    if not 1 <= station.workers <= WORKERS_MAX:
+        refuse("[station] workers", f"must be 1..{WORKERS_MAX}, not {station.workers}")
+    if not 1 <= station.worker <= station.workers:
+        refuse("[station] worker", f"must be 1..{station.workers} (workers), not {station.worker}")
+    if station.workers > 1 and broker.host is None:
+        refuse(
+            "[broker] host",
+            "must be given with several workers: an embedded broker would die with the one that started it",
+        )
     if station.api_token is not None and len(station.api_token) < TOKEN_MIN:
         refuse("[station] api_token", f"must have at least {TOKEN_MIN} characters")
     if station.url is not None and not station.url.startswith(("http://", "https://")):

@@ -10,6 +10,7 @@ import os
 from sqlalchemy import select
 
 from protocol import downlink, kinds, relay
+from protocol.answer import seal_answer
 from protocol.crypto import NONCE_LENGTH
 from protocol.ident import NONE
 from station.model import Alarm, AlarmIncident, Badge, Boot, Hearing, Hub
@@ -75,6 +76,25 @@ def answer(work: Work, badge: Badge, hub: Hub, boot: Boot, kind: int, body: byte
         hub_message(work, hub, relay.DOWN, relay.pack_down_badge(badge.number, blob))
 
 
+def broadcast(work: Work, badge: Badge, boot: Boot, hubs: list[Hub], ident: bytes, level: int) -> None:
+    """An answer for hubs to advertise, where the badge is heard by beacon only: felt without any connection.
+
+    `ident` is the incident, or the event whose wearer waits for its receipt.
+    """
+    found = work.core.keyring.of_badge(work.db, badge.number)
+    if found is None or boot.rotation < 0:
+        return
+    group = work.core.keyring.beacons(work.db, work.now)[0]
+    data = seal_answer(group, found[1].answer, badge.number, boot.boot, ident, level, boot.rotation)
+    for hub in hubs:
+        hub_message(work, hub, relay.ANSWER, relay.pack_down_badge(badge.number, data))
+
+
+def by_beacon_only(boot: Boot) -> bool:
+    """Whether the last that was heard of a badge is a beacon."""
+    return bool(newest_echo(boot) & downlink.BEACON)
+
+
 # --- the state of an incident -----------------------------------------------------------------------------------
 
 
@@ -120,5 +140,10 @@ def tell_state(work: Work, alarm: Alarm) -> None:
     incident = alarm.ident
     if badge.incident and find_alarm(work, badge.number, badge.incident) is alarm:
         incident = badge.incident
-    if incident != NONE:
-        tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident)))
+    if incident == NONE:
+        return
+    tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident)))
+    boot = work.db.get(Boot, (badge.number, badge.boot)) if badge.boot else None
+    # an answer can be read by any hub of the council: that somebody handles a duress must not show
+    if boot is not None and by_beacon_only(boot) and not alarm.silent and not alarm.returned:
+        broadcast(work, badge, boot, hubs_near(work, badge.number), incident, alarm.level)

@@ -35,6 +35,7 @@ _WEARER_FIELDS = (
     "duress_word",
 )
 TEXT_MAX = 500
+SETTINGS_MAX = 400  # bytes of JSON; with its seals below the 512 of a frame
 
 
 def hub_id(key: bytes) -> str:
@@ -152,6 +153,7 @@ def provision(work: Work, who: str, given: dict[str, Any]) -> dict[str, Any]:
     settings = given.get("settings", {})
     if not isinstance(settings, dict):
         raise Invalid("settings must be an object")
+    _fits(settings)
     number = given.get("badge")
     if number is None or number == "":
         badge = _new_badge(work, given.get("wearer"), settings)
@@ -218,9 +220,15 @@ def _write_wearer(person: Wearer, given: object) -> None:
 
 def change_settings(work: Work, who: str, badge: Badge, settings: dict[str, Any]) -> None:
     """Merge settings; they go to the badge sealed, until its STATUS shows that it has them."""
-    badge.settings = {**badge.settings, **settings}
+    badge.settings = _fits({**badge.settings, **settings})
     badge.settings_version += 1
     work.audit(who, "settings", f"badge:{badge.number}", names=sorted(settings))
+
+
+def _fits(settings: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(settings)) > SETTINGS_MAX:
+        raise Invalid(f"settings must fit {SETTINGS_MAX} bytes of JSON: they travel in one frame")
+    return settings
 
 
 def revoke_badge(work: Work, who: str, badge: Badge) -> None:

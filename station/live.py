@@ -77,6 +77,11 @@ class Live:
         with self._lock:
             self._listeners.remove(listener)
 
+    def wanted(self) -> set[int]:
+        """Alarms that somebody listens to."""
+        with self._lock:
+            return {listener.alarm_id for listener in self._listeners}
+
     def committed(self, out: Committed) -> None:
         """Hand new sound to its listeners."""
         if not out.sounds and not out.closed:

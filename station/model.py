@@ -44,6 +44,19 @@ class Meta(Base):
     value: Mapped[str]
 
 
+class News(Base):
+    """What one worker committed and the consoles of the others must hear of; kept for a minute."""
+
+    __tablename__ = "news"
+
+    id: Mapped[int] = mapped_column(_Big, primary_key=True, autoincrement=True)
+    worker: Mapped[int]
+    at: Mapped[float] = mapped_column(index=True)
+    notices: Mapped[list[Any]]
+    sounds: Mapped[list[Any]]  # capture, alarm, packet numbers
+    closed: Mapped[list[Any]]
+
+
 class Counter(Base):
     """How often something was dropped or refused, since the beginning."""
 

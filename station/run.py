@@ -11,11 +11,14 @@ from station.broker import EmbeddedBroker
 from station.bus import BrokerAddress, Bus
 from station.clock import Clock, SystemClock
 from station.config import Config
+from station.errors import CannotRun
 from station.ingest.worker import Worker
 from station.live import Live
 from station.model import Alarm
+from station.news import Follower
+from station.repeat import Repeater
 from station.store import Store, sqlite_url
-from station.timers import Timers
+from station.timers import timers
 from station.vault import Vault
 from station.views import public_alarm
 from station.work import Core, Send
@@ -26,7 +29,7 @@ CLEARED_S = 86_400.0  # alarms closed so lately are cleared once more: the broke
 CONNECT_S = 10.0
 
 
-class StationError(Exception):
+class StationError(CannotRun):
     """The station cannot start; the text says what to do."""
 
 
@@ -45,8 +48,9 @@ class Station:
         self.core = Core(store, self.vault, clock or SystemClock(), config)
         self.live = Live()
         self.worker = Worker(self.core, lambda arrived: self.bus.done(arrived))
-        self.timers = Timers(self.core)
+        self.timers = timers(self.core)
         self.broker: EmbeddedBroker | None = None
+        self.follower: Repeater | None = None
         self.bus: Bus
 
     def start(self) -> None:
@@ -54,22 +58,28 @@ class Station:
         self.vault.belongs_to(self.core.store)
         accounts.make_configured(self.core, self.config.operators)
         address = self._address()
+        several, number = self.config.station.workers > 1, self.config.station.worker
         self.bus = Bus(
             address,
-            f"tocsin-station-{self.vault.public_key.hex()[:12]}",
+            f"tocsin-station-{self.vault.public_key.hex()[:12]}" + (f"-{number}" if several else ""),
             self.vault.public_key,
             self.worker.put,
             self._retained,
             only_3_1_1="amqtt" in (self.config.broker.kind, self.broker.kind if self.broker else None),
+            presence_topic=f"tocsin/1/station/{number}" if several else "tocsin/1/station",
         )
         self.core.on_commit(lambda out: self.bus.publish(out.sends))
         self.core.on_commit(self.live.committed)
+        self.core.on_news(self.live.committed)
+        if several:
+            self.follower = Follower(self.core, self.live.wanted).thread()
+            self.follower.start()
         self.worker.start()
+        self.timers.start()
         self.bus.start()
         if not self.bus.wait(CONNECT_S):
             # a broker that comes later is found by itself; alarms of the station's own clock work without one
             logger.warning("no broker at %s:%d yet; trying again for ever", address.host, address.port)
-        self.timers.start()
 
     def _address(self) -> BrokerAddress:
         broker = self.config.broker
@@ -100,6 +110,8 @@ class Station:
         """Take everything down; what is committed stays."""
         self.timers.stop()
         self.worker.stop()
+        if self.follower is not None:
+            self.follower.stop()
         if hasattr(self, "bus"):
             self.bus.stop()
         if self.broker is not None:
@@ -114,6 +126,7 @@ class Station:
         return {
             "ready": True,
             "part": "station",
+            "worker": self.config.station.worker,
             "port": port,
             "url": f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/",
             "broker": f"{'mqtts' if address.ca else 'mqtt'}://{address.host}:{address.port}",

@@ -15,12 +15,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from station.errors import CannotRun
 from station.model import SCHEMA, Base, Meta
 
-_BUSY_MS = 5000  # another process, such as `user add`, may hold the write lock for a moment
+_BUSY_MS = 5000  # another process, such as a second worker, may hold the write lock for a moment
 
 
-class StoreError(Exception):
+class StoreError(CannotRun):
     """The database cannot be used; the text says what to do."""
 
 
@@ -34,7 +35,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine: Engine = create_engine(url)
+            # errors are logged, and what is stored of people must not be
+            self.engine: Engine = create_engine(url, hide_parameters=True)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise StoreError(f"[station] database: {error}") from error
         self.sqlite = self.engine.dialect.name == "sqlite"
@@ -81,7 +83,7 @@ def _on_connect(connection: object, _record: ConnectionPoolEntry) -> None:
     # the driver must not begin transactions of its own: they would start as readers and fail when they write
     connection.isolation_level = None  # type: ignore[attr-defined]
     cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+    for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute("PRAGMA " + pragma)
     cursor.close()
 

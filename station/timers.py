@@ -1,14 +1,10 @@
 """What the station does because time passes: overdue visits, dead consoles, silent devices."""
 
-import logging
-import threading
-
-from sqlalchemy.exc import OperationalError
+import itertools
 
 from station import alarms, supervision, visits
+from station.repeat import Repeater
 from station.work import Core
-
-logger = logging.getLogger("station.timers")
 
 STEP_S = 0.25  # how late a timer may be
 _SUPERVISE_EVERY = 8  # steps
@@ -28,34 +24,13 @@ def supervise(core: Core) -> None:
     core.save_counters()
 
 
-class Timers:
-    """A thread that calls both."""
+def timers(core: Core) -> Repeater:
+    """Both as a thread; what fell due while the station was down is raised at once."""
+    numbers = itertools.count()
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
+    def act() -> None:
+        step(core)
+        if next(numbers) % _SUPERVISE_EVERY == 0:
+            supervise(core)
 
-    def start(self) -> None:
-        """Begin; what fell due while the station was down is raised at once."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, after the step in work."""
-        self._stop.set()
-        self._thread.join(5.0)
-
-    def _run(self) -> None:
-        number = 0
-        while True:
-            try:
-                step(self._core)
-                if number % _SUPERVISE_EVERY == 0:
-                    supervise(self._core)
-            except OperationalError as error:
-                logger.error("the database refused the timers: %s", error.orig)
-            except Exception:
-                logger.exception("the timers failed and go on")
-            number += 1
-            if self._stop.wait(STEP_S):
-                return
+    return Repeater("timers", STEP_S, act)

@@ -5,13 +5,16 @@ root keys and group keys lie in the database. A stolen database alone opens noth
 every badge would have to be provisioned again, so it belongs into the backup, apart from the database's.
 """
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from station.errors import CannotRun
 from station.model import Meta
 from station.store import Store
 
@@ -19,8 +22,22 @@ _SEED = 32
 _NONCE = 12
 
 
-class VaultError(Exception):
+class VaultError(CannotRun):
     """The key file cannot be used, or does not belong to this database."""
+
+
+def _make(path: Path) -> None:
+    """A new key file, whole or not at all, and never over another one that a second worker makes meanwhile."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(os.urandom(2 * _SEED).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
 
 
 class Vault:
@@ -39,11 +56,7 @@ class Vault:
         try:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(handle, "w") as file:
-                    file.write(os.urandom(2 * _SEED).hex() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                _make(path)
             return cls(bytes.fromhex(path.read_text().strip()))
         except (OSError, ValueError) as error:
             raise VaultError(f"{path}: the station's key file cannot be used: {error}") from error

@@ -342,6 +342,8 @@ def watch(work: Work) -> None:
             alarm = work.alarm(visit.alarm_id) if visit.alarm_id is not None else None
             if alarm is None or alarm.closed_at is not None:
                 alarms.missed_check_in(work, visit)
+            else:
+                alarms.escalate(work, alarm, "the check-in was missed once more")
             work.visit_changed(visit, "overdue")
         if visit.armed_at is None and visit.told_at is None and work.now > visit.started_at + ARM_WITHIN:
             visit.told_at = work.now

@@ -20,7 +20,7 @@ from station import audit, views
 from station.clock import Clock
 from station.config import Config
 from station.keyring import Keyring
-from station.model import Alarm, Badge, Entry, Hub, Supervision, Visit
+from station.model import Alarm, Badge, Entry, Hub, News, Supervision, Visit
 from station.model import Counter as CounterRow
 from station.store import Store
 from station.vault import Vault
@@ -135,6 +135,17 @@ class Work:
                 self.out.closed.append(alarm.id)
         for visit, what in self._visits.values():
             self.notice("visit", {"visit": views.visit(self.db, visit), "change": what})
+        station = self.core.config.station
+        if station.workers > 1 and (self.out.notices or self.out.sounds or self.out.closed):
+            self.db.add(
+                News(
+                    worker=station.worker,
+                    at=self.now,
+                    notices=[[n.event, n.data] for n in self.out.notices],
+                    sounds=[[s.capture_id, s.alarm_id, [n for n, _ in s.packets]] for s in self.out.sounds],
+                    closed=self.out.closed,
+                )
+            )
 
 
 class Core:
@@ -148,12 +159,22 @@ class Core:
         self.keyring = Keyring(vault)
         self.started_at = clock.now()
         self._listeners: list[Callable[[Committed], None]] = []
+        self._others: list[Callable[[Committed], None]] = []
         self._tally: Tally[str] = Tally()
         self._tally_lock = threading.Lock()
 
     def on_commit(self, listener: Callable[[Committed], None]) -> None:
         """`listener` is called after every commit, in the thread that made it; it must not block."""
         self._listeners.append(listener)
+
+    def on_news(self, listener: Callable[[Committed], None]) -> None:
+        """`listener` is called with what another worker committed, of which nothing is to be sent again."""
+        self._others.append(listener)
+
+    def heard(self, out: Committed) -> None:
+        """Another worker committed this."""
+        for listener in self._others:
+            listener(out)
 
     @contextmanager
     def work(self) -> Iterator[Work]:

@@ -20,6 +20,11 @@ def _refuse(report: Any) -> None:
         report.longrepr = f"TOCSIN_REQUIRE_ALL=1 and this was not run. {reason}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drills come last: they mostly wait, and beside tests that compute they would measure the machine."""
+    items.sort(key=lambda item: item.path.name == "test_drills.py")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield

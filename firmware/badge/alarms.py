@@ -6,6 +6,8 @@ After a reset it goes on: the same incident, and the badge asks the station how 
 was felt.
 """
 
+import gc
+
 from micropython import const
 
 from protocol import events, kinds
@@ -68,6 +70,7 @@ class Alarms:
         self._saved_ms = 0
         self._journal = b""
         self._journal_ms = 0
+        self._unheard = 0  # why the microphone should be on and could not be
         self._confirm_audio = False  # sound goes on when the station says that the incident is open
         self.contact_ms = now_ms()  # when the station last proved itself
 
@@ -95,11 +98,11 @@ class Alarms:
 
     # --- raising
 
-    def sos(self) -> None:
-        """The wearer asked for help: again means again."""
+    def sos(self, retry: bool = False) -> None:
+        """The wearer asked for help: again means again. `retry`: the same press, whose first try failed half way."""
         alarm = self.current
         if alarm is None:
-            self.open(kinds.SOS)
+            self.open(kinds.SOS, listen=False)
         else:
             again = None
             for event in self._uplink.outbox.events:
@@ -109,13 +112,13 @@ class Alarms:
             alarm.press_again(now_ms())
             if again is not None:
                 self._uplink.repeat(again)
-            else:
+            elif not retry:
                 event = self._uplink.raise_event(kinds.SOS, incident=alarm.incident)
                 self._said("raised", event)
-            self._recorder.begin(kinds.SOS, alarm.incident)
             self._uplink.hurried = True
             self._save()
         self._play(PRESSED)
+        self._listen(kinds.SOS)
 
     def open(self, kind: int, shown: "int | None" = None, body: bytes = b"", listen: bool = True) -> Pending:
         """Raise an alarm; where one is open, add a signal to it."""
@@ -127,18 +130,29 @@ class Alarms:
             silent = kind == kinds.DURESS
             seq = self._uplink.next_seq()
             self._retained.latch(kind, self._uplink.boot, seq, silent)
-            event = self._uplink.raise_event(kind, shown, NONE, body, seq)
+            event = self._uplink.make_event(kind, shown, NONE, body, seq)
             self.current = Alarm(event.incident, now_ms(), silent)
             self.kind = kind
             self._opening = event.ident
             self._raised_ms = now_ms()
             self._receipted = False
             self._uplink.hurried = not silent
+            self._uplink.say(event)
             self._said("raised", event)
             self._journal_ms = now_ms() + 300  # after `pressed` was felt: a flash that erases stops everything
         if listen:
-            self._recorder.begin(kind, event.incident)
+            self._listen(kind)
         return event
+
+    def _listen(self, reason: int) -> None:
+        # whatever goes wrong here (memory, most likely) must not cost the alarm; tick() tries again
+        self._unheard = reason
+        try:
+            self._recorder.begin(reason, self.incident)
+            self._unheard = 0
+        except Exception as error:
+            trace.fault("listen", error)
+            gc.collect()
 
     def _said(self, name: str, event: Pending) -> None:
         trace.say(name, "kind=%s ident=%s" % (kinds.name(event.kind), event.ident.hex()))
@@ -178,10 +192,11 @@ class Alarms:
                     self._errands.remove(errand)
 
     def answered(self, ident: bytes, level: int, fresh: bool) -> None:
-        """A hub's broadcast says how things stand. The event itself goes on waiting for its receipt: of what was
-        heard by beacon the station knows the kind and no more."""
+        """The station has the beacon of an event. The event itself goes on waiting for its receipt: of what was heard
+        by beacon the station knows the kind and no more."""
         for errand in self._errands:
             if errand.ident == ident and level >= kinds.RECEIVED:
+                self._uplink.outbox.heard(ident)
                 pattern = errand.proved(fresh)
                 if pattern:
                     self._play(pattern)
@@ -212,15 +227,17 @@ class Alarms:
             return
         if self._confirm_audio and fresh and alarm.level >= kinds.RECEIVED:
             self._confirm_audio = False
-            self._recorder.begin(self.kind, alarm.incident)
+            self._listen(self.kind)
         if alarm.level != before or pattern:
             self._save()
 
     def _close(self) -> None:
+        self._uplink.outbox.quieten(self.incident)
         if self._recorder.running and self._recorder.incident == self.incident:
             self._recorder.end()
         self.current = None
         self._opening = NONE
+        self._unheard = 0
         self._confirm_audio = False
         self._uplink.hurried = False
         self._retained.close()
@@ -314,7 +331,7 @@ class Alarms:
             self._confirm_audio = False  # whether it was agreed is not known any more
             again = False
         if again:
-            self._recorder.begin(reason or kind, incident)
+            self._listen(reason or kind)
         trace.say("resumed", "kind=%s ident=%s felt=%d" % (kinds.name(kind), incident.hex(), felt))
         return True
 
@@ -327,6 +344,8 @@ class Alarms:
             pattern, _ = alarm.poll(now)
             if pattern:
                 self._play(pattern)
+            if self._unheard and now - self._saved_ms >= _SAVE_MS:
+                self._listen(self._unheard)
             if alarm.wants_proof and now - self._asked_ms >= _ASK_MS:
                 self._asked_ms = now
                 self._uplink.ask()

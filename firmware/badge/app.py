@@ -32,7 +32,7 @@ from .clock import now_ms
 from .lanyard import Lanyard
 from .links import Links, Peer
 from .radio import Radio, RadioFailed
-from .retained import Retained
+from .retained import CAUSE_PROVISIONED, CAUSE_TASK, Retained
 from .uplink import Uplink
 from .visits import Visits
 
@@ -47,6 +47,7 @@ if False:  # for type checkers only: MicroPython has no typing module
 
 TICK_MS = 50
 _PAIRING_MS = const(60000)
+_SOS_TRIES = const(20)  # then a reset, which finds the latched alarm
 _WATCH_MS = const(30000)  # the radio's handler is set again so often
 _RESTART_MS = const(60000)  # a radio that failed is not restarted more often
 _DEAF_MS = const(120000)  # no connection came for so long although nobody answers: restart the radio
@@ -87,6 +88,7 @@ class Badge:
         self._retained = retained
         self._last_down = 0
         self._orders = {downlink.SETTINGS: 0, downlink.GROUP_KEY: 0, downlink.NOT_PROTECTED: 0}
+        self._sos_tries = 0
         self._pairing_ms = 0
         self._enrolments: "dict[bytes, Pending]" = {}
         self._watched_ms = now
@@ -123,6 +125,9 @@ class Badge:
         self.apply_settings()
         self.uplink.rotate()
         self.uplink.raise_event(kinds.BOOTED, body=bytes((reset_cause & 0xFF, cause)))
+        if cause == CAUSE_PROVISIONED:
+            # keys came over the cable: as much of a physical act as the button, and a hub is to be introduced next
+            self._open_window()
         trace.say("booted", "badge=%d boot=%s cause=%d" % (self.who.badge, self.uplink.boot.hex(), reset_cause))
 
     def apply_settings(self) -> None:
@@ -138,7 +143,7 @@ class Badge:
         visits = self.visits
         trace.say("act", "name=" + act)
         if act == gestures.SOS:
-            alarms.sos()
+            self._sos()
         elif act == gestures.CHECK_IN:
             visits.check_in()
         elif act == gestures.EXTEND:
@@ -159,6 +164,18 @@ class Badge:
             else:
                 # shown to the hub as a check-in: that is what a beacon can hide a duress behind
                 self._duress(kinds.CHECK_IN, visits.duress(ends=True))
+
+    def _sos(self) -> None:
+        # whatever fails on the way (memory, most likely) must not cost the alarm: it is latched, and tried again
+        try:
+            self.alarms.sos(retry=self._sos_tries > 0)
+            self._sos_tries = 0
+        except Exception as error:
+            trace.fault("sos", error)
+            gc.collect()
+            self._sos_tries += 1
+            if self._sos_tries > _SOS_TRIES:
+                self.reset(CAUSE_TASK)
 
     def _hold(self) -> None:
         if self.alarms.audible:
@@ -317,7 +334,10 @@ class Badge:
         body = down.body
         if kind == downlink.RECEIPT:
             ident, incident, level, flags = downlink.unpack_receipt(body)
-            self.alarms.receipt(ident, fresh)
+            if flags & downlink.BY_BEACON:
+                self.alarms.answered(ident, kinds.RECEIVED, fresh)
+            else:
+                self.alarms.receipt(ident, fresh)
             self._state(incident, level, flags, fresh, newer)
         elif kind == downlink.PROOF or kind == downlink.STATE:
             incident, level, flags = downlink.unpack_state(body)
@@ -384,6 +404,8 @@ class Badge:
 
     def tick(self, now: int) -> None:
         """Everything that is due; called every TICK_MS."""
+        if self._sos_tries:
+            self._sos()
         self.alarms.tick(now)
         self.visits.tick(now)
         pattern, _ = self.protection.poll(now)

@@ -33,6 +33,7 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .microphone import Microphone
 
 _SPILL_AT = const(40)  # packets that wait before a batch goes to flash: a second's hiccup of the radio costs no wear
+_SPILL_RETRY_MS = const(2000)  # a flash that is full or broken is not asked at every turn
 _LIVE_BEHIND = const(20)  # a live packet older than half a second is no longer live: it follows with the rest
 _REPAIR_MS = const(250)  # between two repetitions of the same holes
 _QUIET_MS = const(1500)  # without progress for so long, the oldest packet is sent again
@@ -174,6 +175,7 @@ class Recorder:
         self._event = asyncio.Event()
         self._told = 0
         self._gap = False
+        self._refused_ms = -_SPILL_RETRY_MS  # when flash last would not take a batch
         self._began_ms = 0
         self._opened_ms = 0
         self._moved_ms = 0
@@ -259,6 +261,7 @@ class Recorder:
         track.live = track.made
         trace.say("capture", "n=%d state=stop packets=%d dropped=%d" % (track.number, track.made, self.dropped))
         self.on_end(track, self.reason, self.incident, self.dropped)
+        self._forget_taken()
         self.on_packets()
 
     def _open_microphone(self) -> None:
@@ -316,8 +319,11 @@ class Recorder:
                 self._open_microphone()
             if track.floor > self._low:
                 self._low = track.floor
-            while track.made - self._low >= _SPILL_AT and self._spill(track, BATCH):
-                pass
+            if track.made - self._low >= _SPILL_AT and now - self._refused_ms >= _SPILL_RETRY_MS:
+                while track.made - self._low >= _SPILL_AT and self._spill(track, BATCH):
+                    self._refused_ms = now - _SPILL_RETRY_MS
+                if track.made - self._low >= _SPILL_AT:
+                    self._refused_ms = now
             if self._gap and track.made - self._low < _SPILL_AT and now - self._began_ms >= _GAP_MS:
                 self._stop()
                 self._start(self.reason, self.incident)
@@ -394,8 +400,12 @@ class Recorder:
             if track.boot == boot and track.number == capture:
                 if track.acknowledged(following, beyond, now_ms()):
                     track.spool.release(track.floor)
-                if track is not self._track and track.floor >= track.made:
-                    track.spool.remove()
-                    self._tracks.remove(track)
-                    trace.say("taken", "capture=%d packets=%d" % (capture, track.made))
+                self._forget_taken()
                 return
+
+    def _forget_taken(self) -> None:
+        for track in list(self._tracks):
+            if track is not self._track and track.floor >= track.made:
+                track.spool.remove()
+                self._tracks.remove(track)
+                trace.say("taken", "capture=%d packets=%d" % (track.number, track.made))

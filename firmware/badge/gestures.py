@@ -109,6 +109,7 @@ class Recogniser:
         self._shorts = 0  # short presses of the side button so far
         self._squeezed = False
         self._void = False  # the side button's present gesture means nothing
+        self._waiting: "str | None" = None  # an act under duress, until the hidden button is let go
         self._paired = False
 
     def feed(self, now_ms: int, sos_level: bool, side_level: bool) -> "str | None":
@@ -119,8 +120,16 @@ class Recogniser:
         act = self._feed_side(now_ms)
         if alarm:
             self._shorts = 0
+            self._waiting = None
             self._void = self._side.down or side_level
             return SOS
+        # while the hidden button is still down it may yet become an SOS, and then nothing else was meant
+        if act is not None and self._squeezed and (self._sos.down or sos_level):
+            self._waiting = act
+            return None
+        if self._waiting is not None and not self._sos.down and not sos_level:
+            act = self._waiting
+            self._waiting = None
         return act
 
     def busy(self) -> bool:

@@ -15,6 +15,7 @@ from . import buffers  # noqa: F401
 import asyncio
 import gc
 import sys
+from time import sleep_ms
 
 import machine
 from micropython import const
@@ -36,6 +37,7 @@ from .microphone import Microphone
 from .radio import Radio
 from .retained import Retained
 from .settings import Settings
+from .spool import forget_all
 from .store import Identity, Store
 from .supervisor import Supervisor
 
@@ -43,6 +45,7 @@ if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
 
+_BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
@@ -115,6 +118,7 @@ class Machine:
         self.store.write(store.KEYS, identity.pack())
         self.store.remove(store.JOURNAL)
         self.store.remove(store.BONDS)
+        forget_all(self.store.folder)
         fresh = Settings(settings)
         self.store.keep_settings(fresh)
         self.retained.clear()
@@ -195,7 +199,15 @@ async def run(board: "Any") -> None:
 
 
 def main(board: "str | None" = None) -> None:
-    """Start. Never returns."""
+    """Start. Never returns: what cannot go on begins anew, and an open alarm is found in retained memory."""
     # collect early and often: a heap that is never full of garbage does not break up
     gc.threshold(_COLLECT_EVERY)
-    asyncio.run(run(load_board(board)))
+    pins = load_board(board)
+    try:
+        asyncio.run(run(pins))
+    except Exception as error:
+        trace.fault("main", error)
+        sys.print_exception(error)
+        sleep_ms(_BREATH_MS)
+        Retained().set_cause(kept.CAUSE_TASK)
+    machine.reset()

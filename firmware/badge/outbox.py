@@ -36,6 +36,7 @@ class Pending:
         self.body = body
         self.raised_ms = now_ms - age_ms
         self.held = False
+        self.quiet = False  # no beacon need announce it any more
         self.settled = False
         self.due_ms = now_ms
         self.priority = kinds.priority(shown)
@@ -91,6 +92,18 @@ class Outbox:
         event.due_ms = now_ms + _HELD_MS
         return event
 
+    def heard(self, ident: bytes) -> None:
+        """The station has its beacon: only a session can say more."""
+        event = self.find(ident)
+        if event is not None:
+            event.quiet = True
+
+    def quieten(self, incident: bytes) -> None:
+        """An incident is closed: nothing of it is announced any more."""
+        for event in self.events:
+            if event.incident == incident:
+                event.quiet = True
+
     def due(self, now_ms: int) -> "list[Pending]":
         """What is to be sent again now; each is then due again after its interval."""
         out: "list[Pending]" = []
@@ -102,7 +115,7 @@ class Outbox:
 
     def announced(self, newest: bool = False) -> "Pending | None":
         """What the next beacon announces: alarms first; of several equals each in turn, or the newest."""
-        urgent = [event for event in self.events if event.priority == kinds.PRIORITY_ALARM]
+        urgent = [event for event in self.events if event.priority == kinds.PRIORITY_ALARM and not event.quiet]
         choice = [event for event in urgent if event.shown in kinds.ALARMS] or urgent
         if not choice:
             return None

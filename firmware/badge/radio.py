@@ -94,7 +94,7 @@ class Radio:
         except (OSError, ValueError) as error:  # a build without pairing: privacy is less, trust is not
             trace.fault("bonds", error)
         ble.active(True)
-        ble.config(mtu=_MTU)
+        ble.config(mtu=_MTU, gap_name="")
         ble.config(addr_mode=_ADDR_RANDOM)
         ((self._rx, self._tx),) = ble.gatts_register_services((_SERVICE,))
         ble.gatts_set_buffer(self._rx, _BUFFER, True)

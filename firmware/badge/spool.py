@@ -134,6 +134,12 @@ def path_of(folder: "str | None", boot: bytes, capture: int) -> "str | None":
     return "%s/%s%s%04x" % (folder, _PREFIX, boot.hex(), capture) if folder else None
 
 
+def forget_all(folder: "str | None") -> None:
+    """Remove all sound: it was another wearer's."""
+    for boot, capture in left_behind(folder):
+        Spool(path_of(folder, boot, capture)).remove()
+
+
 def left_behind(folder: "str | None") -> "list[tuple[bytes, int]]":
     """Boot and capture number of each file that an earlier run left."""
     found: "list[tuple[bytes, int]]" = []

@@ -13,8 +13,10 @@ from protocol.fresh import Uplinks
 from protocol.ident import NONE
 from protocol.keys import BadgeKeys
 
+from . import trace
 from .clock import now_ms
 from .outbox import Outbox, Pending
+from .radio import RadioFailed
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
@@ -82,11 +84,16 @@ class Uplink:
 
         An event without incident that is an alarm opens its own. `seq`: a number that was taken before.
         """
+        event = self.make_event(kind, shown, incident, body, seq)
+        self.say(event)
+        return event
+
+    def make_event(self, kind: int, shown: "int | None", incident: bytes, body: bytes, seq: int) -> Pending:
+        """The event, not said yet."""
         ident = identity.pack(self.boot, seq or self.next_seq())
         event = Pending(kind, ident, now_ms(), kind if shown is None else shown, incident, body)
         if incident == NONE and kind in kinds.ALARMS:
             event.incident = ident
-        self.say(event)
         return event
 
     def say(self, event: Pending) -> None:
@@ -95,13 +102,21 @@ class Uplink:
         self._links.offer(event)
         self._links.hurry()
         if event.priority == kinds.PRIORITY_ALARM:
-            self.rotate(newest=True)
+            self._announce()
 
     def repeat(self, event: Pending) -> None:
         """The wearer insists: send it again now."""
         self._links.offer(event)
         self._links.hurry()
-        self.rotate(newest=True)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Put the newest event into the beacon. A radio that refuses must not stop what else an alarm does."""
+        try:
+            self.rotate(newest=True)
+        except RadioFailed as error:
+            trace.fault("radio", error)
+            self._rotate_ms = 0  # tried again at the next tick, which restarts the radio if need be
 
     def _number_next(self) -> int:
         self._number += 1

@@ -6,6 +6,7 @@ know of yet.
 """
 
 from micropython import const
+
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
 from protocol.patterns import CHECK_IN_DUE
@@ -25,6 +26,7 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .uplink import Uplink
 
 _NOTICE_MS = const(5000)
+_STATUS_MS = const(6000)
 _MARKS = (kinds.VISIT_START, kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_END, kinds.DURESS)
 
 
@@ -165,6 +167,8 @@ class Visits:
         if same and any(event.kind in _MARKS for event in self._uplink.outbox.events):
             visit.number = visit_number  # its times are from before what the wearer just did
             return
+        # the echo's age says how late the order may be, and most of it is the pause between two statuses
+        late_ms = max(0, late_ms - _STATUS_MS)
         known = same and visit.number == visit_number
         audio = bool(flags & downlink.VISIT_AUDIO) and self._settings.on("missed_check_in_audio")
         visit.start(now_ms(), max(0, remaining - late_ms), interval, grace, ref, visit_number, audio)

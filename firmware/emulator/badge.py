@@ -31,6 +31,7 @@ BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
 FULL_MV, EMPTY_MV = 4150, 3300
 BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16}
 PROVISION_S = 8.0
+REFUSED_S = 0.5  # the firmware looks at its console every 100 ms
 # What is remembered of the firmware's trace lines: field -> name in GET /state
 _FACTS = {"heap": "heap_free", "free": "heap_free", "lowest": "heap_lowest", "badge": "badge", "boot": "boot"}
 _CAUSES = {1: "power_on", 2: "hard", 3: "watchdog", 4: "deepsleep", 5: "soft"}
@@ -249,13 +250,23 @@ class Badge:
 
         Returns what the firmware answered. Raises BadAct when it refuses or says nothing.
         """
+        answer = await self._ask("provision " + json.dumps(what, separators=(",", ":")), "provisioned", PROVISION_S)
+        if answer is None:
+            raise BadAct("the firmware did not answer")
+        return answer
+
+    async def _ask(self, line: str, wanted: str, seconds: float) -> dict[str, str] | None:
+        """A line to the console, and the fields of the trace line that answers it; None when none came in time.
+
+        Raises BadAct with what the firmware says when it refuses.
+        """
         listener = self.bus.listen(after=self.bus.last)
         try:
-            async with asyncio.timeout(PROVISION_S):
+            async with asyncio.timeout(seconds):
                 await self._running.wait()
-                self.console("provision " + json.dumps(what, separators=(",", ":")))
+                self.console(line)
                 while (event := await listener.get()) is not None:
-                    if event["type"] == "trace" and event["name"] == "provisioned":
+                    if event["type"] == "trace" and event["name"] == wanted:
                         return dict(event["fields"])
                     if event["type"] == "trace" and event["name"] == "refused":
                         raise BadAct(str(event["line"])[len("@refused ") :])
@@ -263,7 +274,7 @@ class Badge:
             pass
         finally:
             self.bus.leave(listener)
-        raise BadAct("the firmware did not answer")
+        return None
 
     # ------------------------------------------------------------------ physics
 
@@ -316,8 +327,12 @@ class Badge:
         elif act == "charge":
             on = bool(request.get("on", True))
             self._set_pin(pins.CHARGING_N, 0 if on else 1)
+        elif act == "lose_nvs":
+            self.board.lose_nvs()
+        elif act == "wake" and self._asleep:
+            await self.hand.do(steps("press", {}))
         elif act in ("standby", "wake", "fall"):
-            self.console(act)
+            await self._ask(act, act, REFUSED_S)
         else:
             await self.hand.do(steps(act, request))
 

@@ -28,7 +28,7 @@ RING = 4096
 RING_SAMPLES = 4096
 BOARD_SIZE = RING + 2 * RING_SAMPLES
 FLASH_SIZE = 1 << 20
-FLASH_BLOCK = 4096
+NVS_SIZE = 0x6000
 
 POWER_ON, HARD_RESET, WATCHDOG, DEEPSLEEP, SOFT_RESET = 1, 2, 3, 4, 5
 
@@ -100,6 +100,10 @@ class Board:
         self.memory[RTC : RTC + RTC_SIZE] = noise[:RTC_SIZE].ljust(RTC_SIZE, b"\0")
         if noise[0] & 1:
             struct.pack_into("<HH", self.memory, RTC, RTC_MAGIC, int.from_bytes(noise[1:3], "big") % (RTC_SIZE - 4))
+
+    def lose_nvs(self) -> None:
+        """Erase the non-volatile storage whole, which the system may do on its own."""
+        self.flash[:NVS_SIZE] = b"\xff" * NVS_SIZE
 
     def put_samples(self, first: int, samples: bytes) -> None:
         """Write 16-bit little-endian samples into the DMA ring; `first` is the number of the first one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -153,7 +154,7 @@ def _start_air() -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),
     )
     assert air.stdout
     ready = json.loads(air.stdout.readline() or b"{}")

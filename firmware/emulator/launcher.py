@@ -4,7 +4,7 @@ MicroPython is a library here (`micropython_unix`), in the same address space, s
 handed over as an address: the ROMFS image, from which code runs in place and which costs no heap, the board's
 memory and the flash. Nothing else of CPython is in use once MicroPython runs.
 
-    python -m firmware.emulator.launcher IMAGE BOARD FLASH PORT HEAP MODULE
+    python -m firmware.emulator.launcher IMAGE BOARD FLASH PORT HEAP MODULE PARENT
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def _map(path: str, *, write: bool) -> tuple[mmap.mmap, int]:
     return memory, size
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, however it ends."""
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent (of this number) ends, however it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:  # it had ended before we could say so
         os._exit(1)
 
 
 def main(argv: list[str]) -> int:
     """Run MicroPython. Returns its exit status: 0 when the module has returned."""
-    image_path, board_path, flash_path, port, heap, module = argv
-    die_with_parent()
+    image_path, board_path, flash_path, port, heap, module, parent = argv
+    die_with_parent(int(parent))
     import micropython_unix
 
     image, image_size = _map(image_path, write=False)
@@ -79,9 +79,9 @@ def main(argv: list[str]) -> int:
 
 
 def command(image: Path, board: Path, flash: Path, *, port: int, module: str, heap: int | str = "160K") -> list[str]:
-    """The command line that starts the child."""
+    """The command line that starts the child; it dies with this process."""
     here = [sys.executable, "-m", "firmware.emulator.launcher"]
-    return [*here, str(image), str(board), str(flash), str(port), str(heap), module]
+    return [*here, str(image), str(board), str(flash), str(port), str(heap), module, str(os.getpid())]
 
 
 if __name__ == "__main__":

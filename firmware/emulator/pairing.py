@@ -7,7 +7,6 @@ anybody, first deletes the bond with that peer.
 from __future__ import annotations
 
 import asyncio
-import json
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -22,6 +21,8 @@ OUR_SECURITY, PEER_SECURITY = 1, 2  # sec_type of NimBLE's store
 ACTION_NONE, ACTION_INPUT, ACTION_DISPLAY, ACTION_COMPARE = 0, 2, 3, 4
 PASSKEY_ACTION = 31
 PASSKEY_S = 30.0
+_BOND_VERSION = 1
+_BOND_LENGTH = 35
 _IO = (
     PairingDelegate.DISPLAY_OUTPUT_ONLY,
     PairingDelegate.DISPLAY_OUTPUT_AND_YES_NO_INPUT,
@@ -45,16 +46,11 @@ class Bonds(KeyStore):
     async def get(self, name: str) -> PairingKeys | None:
         """The keys of a peer, or None."""
         status, value = await self._ask("g", bytes((PEER_SECURITY, 0)) + _key(name))
-        if status or not value:
-            return None
-        try:
-            return PairingKeys.from_dict(json.loads(value))
-        except (ValueError, KeyError, TypeError):
-            return None  # a secret of another firmware, or spoilt
+        return None if status else _unpack(value)
 
     async def update(self, name: str, keys: PairingKeys) -> None:
         """Have a bond kept."""
-        self._keep(PEER_SECURITY, _key(name), json.dumps(keys.to_dict()).encode())
+        self._keep(PEER_SECURITY, _key(name), _pack(keys))
 
     async def delete(self, name: str) -> None:
         """Have a bond deleted."""
@@ -67,6 +63,24 @@ class Bonds(KeyStore):
     async def get_resolving_keys(self) -> list[tuple[bytes, hci.Address]]:
         """Nothing: no peer of ours uses resolvable addresses."""
         return []
+
+
+def _pack(keys: PairingKeys) -> bytes:
+    """A bond of LE Secure Connections as opaque bytes, about as long as the structure of the real port."""
+    ltk = keys.ltk or PairingKeys.Key(bytes(16))
+    irk = keys.irk.value if keys.irk else bytes(16)
+    return bytes((_BOND_VERSION, keys.address_type or 0, ltk.authenticated)) + ltk.value + irk
+
+
+def _unpack(secret: bytes) -> PairingKeys | None:
+    """The bond, or None for what another firmware kept, or a spoilt one."""
+    if len(secret) != _BOND_LENGTH or secret[0] != _BOND_VERSION or secret[1] > 1:
+        return None
+    keys = PairingKeys()
+    keys.address_type = hci.AddressType(secret[1])
+    keys.ltk = PairingKeys.Key(secret[3:19], authenticated=bool(secret[2]))
+    keys.irk = PairingKeys.Key(secret[19:35], authenticated=bool(secret[2]))
+    return keys
 
 
 def _key(name: str) -> bytes:

@@ -11,7 +11,7 @@ import logging
 import secrets
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from bumble import att, hci
@@ -33,7 +33,7 @@ CONNECTION_UPDATE, ENCRYPTION_UPDATE = 27, 28
 PUBLIC, RANDOM, RESOLVABLE, NON_RESOLVABLE = range(4)  # addr_mode
 DEFAULT_MTU = 256
 ANSWER_S = 1.0  # how long a peer's read waits for the application
-ADVERTISING_UNIT_MS = 0.625
+JOB_S = 5.0  # a controller answers within milliseconds, or not at all
 
 
 class Radio:
@@ -57,7 +57,9 @@ class Radio:
         self._token = 0
         self._jobs: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._job: asyncio.Task[None] | None = None
         self._scan_end: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
         self.pairing = Pairing(link)
         link.handlers.update(
             {
@@ -94,17 +96,25 @@ class Radio:
 
     async def _work(self) -> None:
         while True:
-            job = await self._jobs.get()
-            try:
-                await job
-            except Exception as problem:  # one failed command must not end the radio
-                logger.warning("radio: %s: %s", type(problem).__name__, problem)
-                self._bus.emit("log", text=f"radio: {type(problem).__name__}: {problem}")
+            self._job = asyncio.create_task(self._timed(await self._jobs.get()))
+            await asyncio.wait((self._job,))
+            if not self._job.cancelled() and (problem := self._job.exception()):
+                # one failed command must not end the radio
+                text = f"{type(problem).__name__}: {problem}"
+                logger.warning("%s", text)
+                self._bus.emit("log", text=f"radio: {text}")
+
+    async def _timed(self, job: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.timeout(JOB_S):
+            await job
 
     async def off(self) -> None:
         """The radio loses power: peers notice by their supervision timeout."""
         while not self._jobs.empty():
             self._jobs.get_nowait().close()
+        if self._job and self._job is not asyncio.current_task() and not self._job.done():
+            self._job.cancel()
+            await asyncio.wait((self._job,))
         device, self.device = self.device, None
         transport, self._transport = self._transport, None
         if self._scan_end:
@@ -133,6 +143,7 @@ class Radio:
             self._link.send("r", bytes(6))
             return
         self._transport = transport
+        transport.source.terminated.add_done_callback(lambda _done: self._air_gone(transport))
         host = Host(transport.source, transport.sink)
         self._random = hci.Address.generate_static_address()
         config = DeviceConfiguration(
@@ -151,6 +162,11 @@ class Radio:
             queue.on("flow", self._on_flow)
         self._bus.emit("radio", on=True, advertising=False, connections=0)
         self._link.send("r", self._mac())
+
+    def _air_gone(self, transport: Transport) -> None:
+        if self._transport is transport:
+            self._bus.emit("log", text="the air has gone")
+            self._later(self.off())
 
     def _mac(self) -> bytes:
         """The address in use, as the application writes it: most significant byte first."""
@@ -254,7 +270,7 @@ class Radio:
 
     def _on_connection(self, connection: Connection) -> None:
         def gone(_reason: int) -> None:
-            self._on_flow()
+            asyncio.get_running_loop().call_soon(self._on_flow)  # its packets are flushed after this event
             self._tell(connection, DISCONNECT)
             self._state()
 
@@ -298,8 +314,8 @@ class Radio:
                 logger.debug("radio: %s", problem)
 
         task = asyncio.ensure_future(run())
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # ------------------------------------------------------------------ GATT
 
@@ -413,9 +429,6 @@ class Radio:
             self._link.send("n", bytes((free,)))
 
 
-_tasks: set[asyncio.Future[Any]] = set()
-
-
 class _Reader:
     """Reads what the shim wrote of the services to register."""
 
@@ -453,6 +466,3 @@ def _permissions(flags: int) -> att.Attribute.Permissions:
         if flags & flag:
             permissions |= permission
     return permissions
-
-
-AskChild = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]

@@ -1,7 +1,9 @@
 """The web application: routes to their handlers, behind the gate."""
 
 import asyncio
+import logging
 
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -14,11 +16,18 @@ from station.console import acts, api, pages, sound, stream
 from station.console.gate import Gate
 from station.run import Station
 
+logger = logging.getLogger("station.console")
+
 
 async def _not_found(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     words = {404: "there is no such page", 405: "this method is not for this address"}
     return JSONResponse({"error": words.get(status, "this cannot be done")}, status)
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    logger.error("the database refused a request: %s", getattr(error, "orig", error))
+    return JSONResponse({"error": "the station's database did not take this: it was not done"}, 503)
 
 
 def build(station: Station) -> Starlette:
@@ -60,6 +69,7 @@ def build(station: Station) -> Starlette:
         exception_handlers={
             alarms.Refused: api.on_refusal,
             alarms.Invalid: api.on_refusal,
+            OperationalError: _database,
             404: _not_found,
             405: _not_found,
         },
@@ -71,4 +81,5 @@ def build(station: Station) -> Starlette:
     app.state.templates = pages.environment()
     app.state.signing_in = asyncio.Lock()
     station.core.on_commit(app.state.broadcast.committed)
+    station.core.on_news(app.state.broadcast.committed)
     return app

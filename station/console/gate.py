@@ -66,10 +66,13 @@ class Gate:
             return
         refusal = self._refusal(scope, headers, principal, public)
         guarded = _with_headers(send, scope["path"])
-        if refusal is not None:
-            await refusal(scope, receive, guarded)
-        else:
-            await self._app(scope, _limited(receive), guarded)
+        if refusal is None and scope["method"] not in _SAFE:
+            body = await _whole_body(receive)
+            if body is None:
+                refusal = _too_long()
+            else:
+                receive = _again(body, receive)
+        await (refusal or self._app)(scope, receive, guarded)
 
     async def _principal(self, headers: Headers) -> Principal | None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -92,7 +95,7 @@ class Gate:
     def _refusal(self, scope: Scope, headers: Headers, principal: Principal | None, public: bool) -> Response | None:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > BODY_MAX:
-            return JSONResponse({"error": f"a request has at most {BODY_MAX} bytes"}, 413)
+            return _too_long()
         if scope["method"] not in _SAFE:
             origin = headers.get("origin")
             strange = origin is not None and origin != self.own_origin(scope, headers)
@@ -125,20 +128,37 @@ def session_token(headers: Headers) -> str | None:
     return found.value if found is not None else None
 
 
-def _limited(receive: Receive) -> Receive:
-    """A body without a length, or with a false one, ends at the limit."""
-    seen = 0
+def _too_long() -> Response:
+    return JSONResponse({"error": f"a request has at most {BODY_MAX} bytes"}, 413)
 
-    async def limited() -> Message:
-        nonlocal seen
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    """The body, whatever length it was said to have; None for one over the limit."""
+    body = b""
+    while True:
         message = await receive()
-        if message["type"] == "http.request":
-            seen += len(message.get("body", b""))
-            if seen > BODY_MAX:
-                return {"type": "http.disconnect"}
-        return message
+        if message["type"] != "http.request":
+            return body  # the client is gone, and whoever answers will notice
+        piece: bytes = message.get("body", b"")
+        body += piece
+        if len(body) > BODY_MAX:
+            return None
+        if not message.get("more_body", False):
+            return body
 
-    return limited
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read already, then what comes after it."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
 
 
 def _with_headers(send: Send, path: str) -> Send:
@@ -147,8 +167,8 @@ def _with_headers(send: Send, path: str) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers[name] = value
-            if not path.startswith("/static/"):
-                headers.setdefault("Cache-Control", "no-store")
+            # pages hold people's data; scripts and styles are asked for again, so that an update is taken at once
+            headers.setdefault("Cache-Control", "no-cache" if path.startswith("/static/") else "no-store")
         await send(message)
 
     return guarded

@@ -32,7 +32,7 @@ from station.console.api import (
     wants_json,
 )
 from station.console.gate import COOKIE, session_token
-from station.model import Alarm, Badge, Supervision, Visit
+from station.model import Alarm, Badge, Hub, Supervision, Visit
 
 HERE = Path(__file__).parent
 
@@ -49,14 +49,14 @@ KIND_WORDS = {
 LEVEL_WORDS = {
     "received": "Waiting for an operator",
     "claimed": "An operator is handling it",
-    "listening": "An operator hears the room",
+    "listening": "An operator has heard the room",
     "closed": "Closed",
 }
 TOLD_WORDS = {
     None: "The badge has not confirmed anything yet: the wearer may not know that we have it",
     "received": "The badge knows that the station has the alarm",
     "claimed": "The badge knows that an operator is with the wearer",
-    "listening": "The badge knows that an operator hears the room",
+    "listening": "The badge knows that an operator listens",
     "closed": "The badge knows that the alarm is closed",
 }
 ENTRY_WORDS = {
@@ -196,6 +196,7 @@ def _alarm_data(db: Session, alarm: Alarm, now: float) -> Json:
         "badge": badge,
         "visit": visit,
         "others": [{"id": a.id, "kind": a.kind} for a in others],
+        "hub_names": {hub.id: hub.name or hub.id[:6] for hub in db.scalars(select(Hub))},
         "waits": {
             "receive": max(alarm.received_at - alarm.raised_at, 0.0),
             "claim": (alarm.claimed_at or ended) - alarm.received_at,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from protocol import adpcm
+from protocol import adpcm, kinds
 from station import alarms, archive, wav
 from station.console.api import core_of, missing, principal_of
 from station.console.gate import Principal, compact
@@ -23,6 +23,7 @@ from station.model import Alarm, Capture
 from station.work import Core
 
 HEADER = struct.Struct(">BBHHHII")
+MARK_S = 2.0
 _LIVE = 1
 _CLOSED, _MISSING = 4409, 4404
 
@@ -37,7 +38,7 @@ class _Ear:
         self.operator = operator
         self._streams: dict[int, tuple[int, archive.CaptureInfo]] = {}
         self._ended: set[int] = set()
-        self.marked = False
+        self._marked_at: float | None = None
 
     async def say(self, **data: object) -> None:
         """A text message."""
@@ -91,16 +92,27 @@ class _Ear:
                 await self.say(type="end", stream=self._streams[capture_id][0])
 
     async def mark(self) -> None:
-        """The first sound has reached this client: the operator listens, and the badge may be told."""
+        """Sound has reached this client: the operator listens, and the badge may be told.
 
-        def work() -> None:
+        Looked at again now and then, because another claim begins below listening.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._marked_at is not None and now - self._marked_at < MARK_S:
+            return
+        self._marked_at = now
+
+        def look() -> None:
+            with self.core.read() as db:
+                alarm = db.get_one(Alarm, self.alarm_id)
+                known = alarm.listening_at is not None and alarm.level != kinds.CLAIMED
+            if known:
+                return
             with self.core.work() as unit:
-                alarm = unit.alarm(self.alarm_id)
-                if alarm is not None:
-                    alarms.listening(unit, alarm, self.operator)
+                found = unit.alarm(self.alarm_id)
+                if found is not None:
+                    alarms.listening(unit, found, self.operator)
 
-        await run_in_threadpool(work)
-        self.marked = True
+        await run_in_threadpool(look)
 
 
 async def listen(socket: WebSocket) -> None:
@@ -151,8 +163,7 @@ async def _send(ear: _Ear, listener: Listener, from_start: bool) -> None:
         pcm = [p for p in await listener.next() if (p.capture_id, p.number) not in sent]
         if pcm:
             await ear.send(pcm, live=True)
-            if not ear.marked:
-                await ear.mark()
+            await ear.mark()
         await ear.ends()
     await ear.say(type="closed")
 
@@ -177,8 +188,7 @@ async def _send_archive(ear: _Ear) -> set[tuple[int, int]]:
             await ear.send(pcm, live=False)
             after = pcm[-1].number
             sent.update((p.capture_id, p.number) for p in pcm)
-            if not ear.marked:
-                await ear.mark()
+            await ear.mark()
     return sent
 
 

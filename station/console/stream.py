@@ -103,11 +103,11 @@ async def events(request: Request) -> StreamingResponse:
         try:
             console = broadcast.number()
             who = principal.name if principal.person else None
+            yield "retry: 1000\n\n"  # until a browser that lost the stream connects again
             yield _event("hello", {"at": core.clock.now(), "console": console, "operator": who})
             alarms = await run_in_threadpool(_snapshot, core)
             yield _event("snapshot", {"alarms": alarms, "at": core.clock.now()})
-            shown = {alarm["id"]: alarm["version"] for alarm in alarms}
-            async for text in _follow(core, subscriber, shown):
+            async for text in _follow(core, subscriber, _Shown(alarms)):
                 yield text
         finally:
             broadcast.unsubscribe(subscriber)
@@ -116,7 +116,32 @@ async def events(request: Request) -> StreamingResponse:
     return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
 
 
-async def _follow(core: Core, subscriber: Subscriber, shown: dict[int, int]) -> AsyncIterator[str]:
+class _Shown:
+    """What one console was told of each alarm: nothing older after something newer, and `raised` exactly once.
+
+    With several workers news come in more than one order.
+    """
+
+    def __init__(self, snapshot: list[dict[str, Any]]) -> None:
+        self._versions = {alarm["id"]: alarm["version"] for alarm in snapshot}
+        self._from_snapshot = set(self._versions)
+
+    def change(self, alarm: dict[str, Any], change: str) -> str | None:
+        """What to call this change, or None when the console knows it already."""
+        number, version = alarm["id"], alarm["version"]
+        known = self._versions.get(number)
+        if known is None:
+            change = "raised" if alarm["open"] else change
+        elif version < known or change == "raised":
+            return None
+        if version == known and number in self._from_snapshot:
+            return None
+        self._versions[number] = version
+        self._from_snapshot.discard(number)
+        return change
+
+
+async def _follow(core: Core, subscriber: Subscriber, shown: _Shown) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     due = loop.time()
     while True:
@@ -131,7 +156,8 @@ async def _follow(core: Core, subscriber: Subscriber, shown: dict[int, int]) -> 
         if notice is None:
             return
         if notice.event == "alarm":
-            alarm = notice.data["alarm"]
-            if alarm["version"] <= shown.get(alarm["id"], -1):
-                continue  # committed before the snapshot was taken
-        yield _event(notice.event, notice.data)
+            change = shown.change(notice.data["alarm"], notice.data["change"])
+            if change is not None:
+                yield _event("alarm", {**notice.data, "change": change})
+        else:
+            yield _event(notice.event, notice.data)

@@ -77,13 +77,14 @@ def take_beacon(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
     kind = beacons.verify(found[1].beacon, heard) if found else None
     if badge is None or kind is None:
         work.count("beacon forged" if found else "badge unknown")
-        _reject(work, hub, heard.badge, heard.ident)
+        _reject(work, hub, heard.badge, heard.ident, form=relay.BEACON)
         return
     held = up.held_ms / 1000
     run = common.beacon(work, badge, hub, heard.boot, heard.rotation, held)
     rssi = common.signal_strength(work, badge, hub, facts)
     if not beacons.announces(kind):
-        _answer(work, badge, hub, run, heard.ident, downlink.PROOF, downlinks.state_body(work, badge.number, NONE))
+        body = downlinks.state_body(work, badge.number, NONE)
+        _answer(work, badge, hub, run, heard.ident, downlink.PROOF, body, relay.BEACON)
         return
     arrived = BadgeEvent(
         badge=heard.badge,
@@ -102,7 +103,7 @@ def take_beacon(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
     )
     taken = _take(work, badge, hub, arrived, sealed=False)
     _sight(work, taken, hub, "beacon", rssi, up, facts)
-    _receipt(work, badge, hub, run, heard.ident, taken)
+    _receipt(work, badge, hub, run, heard.ident, taken, relay.BEACON)
 
 
 def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:
@@ -203,7 +204,9 @@ def _sight(
 # --- answers ----------------------------------------------------------------------------------------------------
 
 
-def _receipt(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, event: BadgeEvent) -> None:
+def _receipt(
+    work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, event: BadgeEvent, form: int = relay.EVENT
+) -> None:
     alarm = work.db.get(Alarm, event.alarm_id) if event.alarm_id is not None else None
     incident = event.incident
     if incident == NONE and alarm is not None:
@@ -211,16 +214,25 @@ def _receipt(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, ev
         incident = alarm.ident if alarm.ident != NONE else event.ident
     if alarm is None:
         alarm = downlinks.find_alarm(work, badge.number, incident)
-    body = downlink.pack_receipt(event.ident, *downlinks.state_of(alarm, incident))
-    _answer(work, badge, hub, run, row_ident, downlink.RECEIPT, body)
+    incident, level, flags = downlinks.state_of(alarm, incident)
+    known = work.db.get(Identity, (badge.number, event.ident))
+    if form == relay.BEACON and not (known is not None and known.sealed):
+        flags |= downlink.BY_BEACON
+    body = downlink.pack_receipt(event.ident, incident, level, flags)
+    _answer(work, badge, hub, run, row_ident, downlink.RECEIPT, body, form)
+    if downlinks.by_beacon_only(run):
+        # a duress is answered as the act that it imitates: an event that is taken, and nothing more
+        loud = alarm is not None and event.kind in kinds.ALARMS and event.kind != kinds.DURESS
+        level = alarm.level if alarm is not None and loud else kinds.RECEIVED
+        downlinks.broadcast(work, badge, run, [hub], incident if loud else event.ident, level)
     if event.receipt is None and event.kind == kinds.TEST:
         event.receipt = badge.down_number
 
 
-def _answer(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, kind: int, body: bytes) -> None:
+def _answer(work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, kind: int, body: bytes, form: int) -> None:
     blob = downlinks.seal(work, badge, kind, run.boot, downlinks.newest_echo(run), body) or b""
-    downlinks.hub_message(work, hub, relay.RECEIPT, relay.pack_receipt(badge.number, row_ident, blob))
+    downlinks.hub_message(work, hub, relay.RECEIPT, relay.pack_receipt(badge.number, row_ident, blob, form))
 
 
-def _reject(work: Work, hub: Hub, badge: int, ident: bytes, blob: bytes = b"") -> None:
-    downlinks.hub_message(work, hub, relay.REJECTED, relay.pack_receipt(badge, ident, blob))
+def _reject(work: Work, hub: Hub, badge: int, ident: bytes, blob: bytes = b"", form: int = relay.EVENT) -> None:
+    downlinks.hub_message(work, hub, relay.REJECTED, relay.pack_receipt(badge, ident, blob, form))

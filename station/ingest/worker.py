@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from station.bus import Arrived
 from station.ingest.dispatch import PREFIX, handle
@@ -41,7 +41,8 @@ class Worker:
         """Finish the message in work and end; what waits was not acknowledged and comes again."""
         self._stop.set()
         self._queue.put((-1, -1, _STOP))
-        self._thread.join(5.0)
+        if self._thread.is_alive():
+            self._thread.join(5.0)
 
     def put(self, arrived: Arrived) -> None:
         """Enqueue; never blocks."""
@@ -69,8 +70,10 @@ class Worker:
             try:
                 handle(self._core, arrived.topic, arrived.payload)
                 return True
-            except OperationalError as error:
-                logger.error("the database refused a message (attempt %d): %s", attempt + 1, error.orig)
+            except (IntegrityError, OperationalError) as error:
+                # another worker was there first, or the disk is full
+                log = logger.error if attempt else logger.warning
+                log("the database refused a message (attempt %d): %s", attempt + 1, error.orig)
                 if self._stop.wait(RETRY_S * (attempt + 1)):
                     return False
             except Exception:

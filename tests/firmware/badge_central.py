@@ -17,6 +17,7 @@ from bumble import hci
 from bumble.core import UUID
 from bumble.device import Advertisement, Connection, Device, Peer
 from bumble.host import Host
+from bumble.transport.common import Transport
 
 from firmware.emulator.air.client import open_hci
 from protocol import audio, beacon, downlink, kinds, link
@@ -71,9 +72,9 @@ class Central:
         self.boot = b""
         self.echo = 0
         self.number = 0
+        self._transport: Transport | None = None
         self._device: Device | None = None
         self._connection: Connection | None = None
-        self._rx: object = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
         self._stop = False
@@ -81,7 +82,7 @@ class Central:
     # --- the air
 
     async def open(self, host: str, port: int, name: str = "hub:test") -> None:
-        transport = await open_hci(host, port, name)
+        transport = self._transport = await open_hci(host, port, name)
         address = hci.Address("C0:" + ":".join(f"{b:02X}" for b in os.urandom(5)))
         self._device = Device(name=name, address=address, host=Host(transport.source, transport.sink))
         await self._device.power_on()
@@ -93,8 +94,9 @@ class Central:
         self._stop = True
         for task in self._tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._transport is not None:
+            await self._transport.close()
 
     def _on_advertisement(self, advertisement: Advertisement) -> None:
         data = beacon.parse_advertisement(bytes(advertisement.data_bytes))
@@ -152,7 +154,7 @@ class Central:
                     await asyncio.wait_for(self.changed.wait(), wait)
         finally:
             self.link = None
-            if not gone.is_set():
+            if not gone.is_set() and not self._stop:
                 await connection.disconnect()
 
     async def hang_up(self) -> None:

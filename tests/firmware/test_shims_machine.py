@@ -383,6 +383,44 @@ def test_files_and_nvs_survive_a_power_cut_at_any_moment() -> None:
     run(story)
 
 
+def test_the_system_may_erase_nvs_whole_and_files_stay() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                "from esp32 import NVS\nn = NVS('x')\nn.set_i32('k', 1)\nn.commit()\n"
+                "with open('/f', 'w') as file:\n    file.write('kept')"
+            )
+            await b.end()
+            b.board.lose_nvs()
+            await b.start(ERROR + "from esp32 import NVS\nprint(error(NVS('x').get_i32, 'k'), open('/f').read())")
+            assert await b.end() == ["-4354 kept"]
+
+    run(story)
+
+
+def test_random_numbers_are_random_only_while_the_radio_is_on() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            script = """
+            import os, bluetooth
+            print(os.urandom(8))
+            ble = bluetooth.BLE()
+            ble.active(True)
+            print(os.urandom(8))
+            ble.active(False)
+            print(os.urandom(8), os.listdir("/") is not None)
+            """
+            runs = []
+            for _ in range(2):
+                await b.start(script)
+                runs.append(await b.end())
+            assert runs[0][0] == runs[1][0]
+            assert runs[0][1] != runs[1][1]
+            assert runs[0][2] == runs[1][2]
+
+    run(story)
+
+
 def test_nvs_keeps_what_was_committed() -> None:
     async def story() -> None:
         async with bench() as b:

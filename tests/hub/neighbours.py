@@ -355,10 +355,10 @@ class Station:
             if kind is None:
                 self.rejected.append(heard.ident)
                 if self.answers:
-                    self.send(hub, relay.REJECTED, relay.pack_receipt(heard.badge, heard.ident, b""))
+                    self.send(hub, relay.REJECTED, relay.pack_receipt(heard.badge, heard.ident, b"", relay.BEACON))
                 return
             self.events.append((now, up, heard.badge, heard.ident, kind))
-            self._receipt(hub, heard.badge, heard.ident, downlink.BEACON | heard.rotation)
+            self._receipt(hub, heard.badge, heard.ident, downlink.BEACON | heard.rotation, relay.BEACON)
             if self.answers:
                 fake = self.badges[heard.badge]
                 sealed = answer.seal_answer(
@@ -374,10 +374,10 @@ class Station:
                 self.send_keys(hub)
             self._receipt(hub, badge, event.ident, number)
 
-    def _receipt(self, hub: bytes, badge: int, name: bytes, echo: int) -> None:
+    def _receipt(self, hub: bytes, badge: int, name: bytes, echo: int, form: int = relay.EVENT) -> None:
         if self.answers:
             blob = self.down(badge, downlink.RECEIPT, echo)
-            self.send(hub, relay.RECEIPT, relay.pack_receipt(badge, name, blob))
+            self.send(hub, relay.RECEIPT, relay.pack_receipt(badge, name, blob, form))
 
 
 def free_port() -> int:

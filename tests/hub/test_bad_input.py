@@ -177,6 +177,7 @@ def half_a_hub() -> tuple[Any, list[object]]:
         clock=SimpleNamespace(now_ms=lambda: 0),
         _events={},
         _facts=lambda *_: "{}",
+        _asked=lambda: None,
     )
     return hub, taken
 
@@ -209,7 +210,6 @@ def test_anything_that_the_station_did_sign_is_understood_or_counted(kind: int, 
     hub.broadcaster = SimpleNamespace(answer=take_answer)
     hub.listener = SimpleNamespace(trust=lambda *_: None)
     hub.clock = Clock()
-    hub._beacons = {}
     hub._check_proof = lambda: None
     hub._work_wake = SimpleNamespace(set=lambda: None)
     hub.counters = Counter()
@@ -221,16 +221,44 @@ def test_anything_that_the_station_did_sign_is_understood_or_counted(kind: int, 
     assert taken or hub.counters or kind == relay.KEYS
 
 
+def test_a_station_that_leaves_questions_unanswered_is_gone_and_an_idle_hub_goes_by_its_last_answer() -> None:
+    now = 0
+    told: list[bool] = []
+    hub, _ = half_a_hub()
+    hub.clock = SimpleNamespace(now_ms=lambda: now)
+    hub.uplink.ready = True
+    hub.roster.uplink = False
+    hub.envelope = SimpleNamespace(proof_ms=None)
+    hub._asked_ms = None
+
+    def say(proof: bool, *_: object) -> None:
+        hub.roster.uplink = proof
+        told.append(proof)
+
+    hub.roster.said_uplink = say
+    for now, asked, proof_ms, proof in (
+        (0, None, None, False),
+        (1000, None, 900, True),
+        (600_000, None, 900, True),
+        (601_000, 600_500, 900, True),
+        (605_000, 600_500, 900, False),
+        (605_100, 600_500, 605_050, True),
+    ):
+        hub._asked_ms, hub.envelope.proof_ms = asked, proof_ms
+        Hub._check_proof(hub)
+        assert hub.roster.uplink is proof, now
+    hub.uplink.ready = False
+    Hub._check_proof(hub)
+    assert told == [True, False, True, False]
+
+
 def test_a_rejected_forgery_does_not_take_the_true_event_with_it() -> None:
     hub, taken = half_a_hub()
     hub.clock = SimpleNamespace(now_ms=lambda: 1000)
     hub._pass_on = lambda badge, blob: None
-    hub._beacons = {(7, b"identity"): 900}
-    Hub._rejected(hub, 7, b"identity", b"")
-    assert taken == [(7, b"identity", (relay.BEACON,))]
-    hub._beacons = {}
-    Hub._rejected(hub, 7, b"identity", b"")
-    assert taken[1:] == [(7, b"identity", (relay.EVENT, relay.BEACON))]
+    for form in (relay.BEACON, relay.EVENT):
+        Hub._rejected(hub, 7, b"identity", b"", form)
+        assert taken.pop() == (7, b"identity", (form,))
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10))

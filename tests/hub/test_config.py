@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,16 @@ def test_check_says_valid_and_keys_lists_every_key(tmp_path: Path, capsys: pytes
 def test_status_without_a_hub_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--config", str(written(tmp_path, STATION))]) == 1
     assert "no hub answers" in capsys.readouterr().err
+
+
+def test_two_hubs_in_one_folder_would_be_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "var/hub"
+    lock = cli._alone(folder)
+    try:
+        assert cli.main(["run", "--config", str(written(tmp_path, STATION))]) == 1
+    finally:
+        os.close(lock)
+    assert "another hub runs in this folder" in capsys.readouterr().err
 
 
 def test_a_damaged_identity_is_not_replaced_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,12 @@ def test_a_damaged_key_file_waits_for_the_station(tmp_path: Path) -> None:
     assert "damaged" in ring.problem
 
 
-def test_every_start_has_a_number_of_its_own(tmp_path: Path) -> None:
-    assert [next_boot(tmp_path) for _ in range(3)] == [1, 2, 3]
+def test_every_start_has_a_larger_number_also_when_it_cannot_be_stored(tmp_path: Path) -> None:
+    boots = [next_boot(tmp_path) for _ in range(3)]
+    (tmp_path / "boot").write_text(str(2**32 - 10))
+    boots += [next_boot(tmp_path)]
+    assert boots == sorted(set(boots))
     (tmp_path / "boot").write_text("damaged")
-    assert next_boot(tmp_path) > 2**31
+    now = next_boot(tmp_path)
+    assert now >= boots[0]
+    assert next_boot(tmp_path / "nowhere") >= now - 1

@@ -106,6 +106,33 @@ def test_a_full_disk_is_told_and_nothing_is_held_until_it_is_back(
     assert "held 1" not in bench.events
 
 
+def test_a_disk_that_cannot_be_read_at_the_start_is_read_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def before() -> None:
+        bench.take(1, "of an earlier run")
+        await until(lambda: "held of an earlier run" in bench.events)
+
+    async def story() -> None:
+        bench.take(2)
+        await asyncio.sleep(0.05)
+        assert "held 2" not in bench.events
+        monkeypatch.setattr(Outbox, "load", real)
+        await until(lambda: "held 2" in bench.events)
+        assert {row.facts for row in bench.keeper.queue.rows()} == {"of an earlier run", "2"}
+
+    def unreadable(outbox: Outbox) -> list[Row]:
+        raise StoreFailed("cannot read")
+
+    bench = Bench(tmp_path, monkeypatch)
+    play(bench, before)
+    real = Outbox.load
+    monkeypatch.setattr(Outbox, "load", unreadable)
+    bench.keeper = bench.start()
+    assert bench.keeper.problem == "cannot read"
+    play(bench, story)
+
+
 def test_an_outbox_that_is_damaged_while_it_runs_is_written_anew_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -203,3 +204,25 @@ def test_garbage_for_an_answer_is_survived() -> None:
         server.close()
 
     asyncio.run(story())
+
+
+def test_a_network_without_answers_does_not_hold_up_the_end() -> None:
+    async def story() -> None:
+        door = socket.create_server(("127.0.0.1", 0), backlog=0)
+        fillers = []
+        for _ in range(3):  # nobody accepts, so further connections hang
+            filler = socket.socket()
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(door.getsockname())
+            fillers.append(filler)
+        async with Run(door.getsockname()[1]).running() as run:
+            await asyncio.sleep(0.2)
+            assert run.ready == []
+        for filler in fillers:
+            filler.close()
+        door.close()
+
+    started = time.monotonic()
+    asyncio.run(story())
+    assert time.monotonic() - started < 1.5

@@ -33,10 +33,12 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) 
 class Running:
     """`tocsin-station run` in a folder. `radio` publishes what hubs say."""
 
-    def __init__(self, folder: Path, more: str = "", broker: str = "port = 0", limits: str = "") -> None:
+    def __init__(
+        self, folder: Path, more: str = "", broker: str = "port = 0", limits: str = "", worker: int = 1
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "station.toml"
+        config = folder / f"station-{worker}.toml"
         config.write_text(
             f'[station]\nport = 0\ndir = "data"\napi_token = "{TOKEN}"\n{more}\n[broker]\n{broker}\n{limits}\n'
             '[[operator]]\nname = "op1"\npassword = "first-operator"\n'
@@ -44,7 +46,7 @@ class Running:
         )
         self.log = (folder / "log").open("a+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "station.cli", "run", "--config", str(config)],
+            [sys.executable, "-m", "station.cli", "run", "--config", str(config), "--worker", str(worker)],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
@@ -119,7 +121,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **options: str) -> Iterator[Running]:
+def running(folder: Path, **options: Any) -> Iterator[Running]:
     """A station that is stopped at the end and has complained of nothing."""
     station = Running(folder, **options)
     try:

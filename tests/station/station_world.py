@@ -112,7 +112,7 @@ class World:
             if message.type == relay.DOWN:
                 number, blob = relay.unpack_down_badge(message.payload)
             elif message.type in (relay.RECEIPT, relay.REJECTED):
-                number, _, blob = relay.unpack_receipt(message.payload)
+                number, _, blob, _ = relay.unpack_receipt(message.payload)
             else:
                 continue
             if number == badge.number and blob:

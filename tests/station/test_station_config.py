@@ -1,6 +1,7 @@
 """Configuration and command line: every mistake is one line that says where and what to do."""
 
 import contextlib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ from station.cli import main
         ("[station]\nport = 'x'", "[station] port must be a whole number, not 'x'"),
         ("[station]\nprot = 1", "[station] has no key 'prot'; known: host, port"),
         ("[statoin]", "unknown table [statoin]"),
-        ("[station]\nworkers = 4", "[station] workers must be 1"),
+        ("[station]\nworkers = 40", "[station] workers must be 1..8"),
+        ("[station]\nworkers = 2\nworker = 3", "[station] worker must be 1..2"),
+        ("[station]\nworkers = 2", "[broker] host must be given with several workers"),
         ("[station]\napi_token = 'short'", "[station] api_token must have at least 16"),
         ("[station]\nurl = 'example.org'", "[station] url must begin with http"),
         ("[broker]\nkind = 'rabbit'", "[broker] kind must be one of auto, amqtt, mosquitto"),
@@ -95,8 +98,14 @@ def test_what_cannot_run_says_why_in_one_line(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "station.key").write_text("not hex")
     assert main(["run", "--port", "0", "--dir", str(tmp_path / "broken")]) == 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        (tmp_path / "taken.toml").write_text(f"[station]\nport = 0\n[broker]\nport = {taken.getsockname()[1]}")
+        assert main(["run", "--config", str(tmp_path / "taken.toml")]) == 1
+        assert main(["run", "--port", str(taken.getsockname()[1]), "--dir", str(tmp_path / "x")]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 5
     assert all(line.startswith("tocsin-station: ") for line in lines)
 
 

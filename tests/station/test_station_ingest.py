@@ -10,6 +10,9 @@ from station_parts import NONE, Badge, Hub
 from station_world import World
 
 from protocol import downlink, events, ident, kinds, relay
+from protocol.answer import open_answer
+from protocol.beacon import Group
+from station import alarms
 from station.model import BadgeEvent
 
 
@@ -66,14 +69,70 @@ def test_beacon_then_envelope_is_one_alarm_that_becomes_certain(world: World) ->
     world.say(hub, hub.beacon(badge, sos))
     (alarm,) = world.alarms()
     assert (alarm["via"], alarm["uncertain"]) == ("beacon", True)
-    assert _receipts(world, hub, badge) == [(sos.ident, sos.ident, kinds.RECEIVED, 0)]
+    assert _receipts(world, hub, badge) == [(sos.ident, sos.ident, kinds.RECEIVED, downlink.BY_BEACON)]
     assert world.told(hub, badge)[0].echo == downlink.BEACON | 1
+    assert [relay.unpack_receipt(m.payload)[3] for m in world.down(hub) if m.type == relay.RECEIPT] == [relay.BEACON]
     sos.age_ms = 1500
     world.clock.advance(1.0)
     world.say(hub, hub.event(badge, sos))
+    assert _receipts(world, hub, badge)[-1] == (sos.ident, sos.ident, kinds.RECEIVED, 0)
     (alarm,) = world.alarms()
     assert (alarm["via"], alarm["uncertain"], len(alarm["signals"])) == ("beacon", False, 1)
     assert alarm["raised_at"] == pytest.approx(world.clock.now() - 1.5)
+
+
+def _answers(world: World, hub: Hub, badge: Badge) -> list[tuple[bytes, int, int]]:
+    found = []
+    for message in world.down(hub):
+        if message.type == relay.ANSWER:
+            number, data = relay.unpack_down_badge(message.payload)
+            assert number == badge.number
+            opened = open_answer(Group(badge.group), badge.keys.answer, number, badge.boot, data)
+            assert opened is not None
+            found.append(opened)
+    return found
+
+
+def test_a_badge_that_only_beacons_is_answered_by_broadcast_at_every_step(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    sos = badge.event(kinds.SOS)
+    world.say(hub, hub.beacon(badge, sos))
+    world.say(hub, hub.beacon(badge, sos))
+    _claim(world)
+    world.say(hub, hub.beacon(badge, sos))
+    cancel = badge.event(kinds.CANCEL)
+    world.say(hub, hub.beacon(badge, cancel))
+    assert _answers(world, hub, badge) == [
+        (sos.ident, kinds.RECEIVED, 1),
+        (sos.ident, kinds.RECEIVED, 2),
+        (sos.ident, kinds.CLAIMED, 2),
+        (sos.ident, kinds.CLAIMED, 3),
+        (cancel.ident, kinds.RECEIVED, 4),
+    ]
+    world.clock.advance(1)
+    world.say(hub, hub.status(badge, badge.status(incident=sos.ident)), "status")
+    world.say(hub, hub.event(badge, sos))
+    assert len(_answers(world, hub, badge)) == 5, "a connection needs no broadcast"
+
+
+def test_a_broadcast_does_not_show_that_anybody_handles_a_duress(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    duress = badge.event(kinds.DURESS)
+    world.say(hub, hub.beacon(badge, duress, imitates=kinds.CHECK_IN))
+    _claim(world)
+    world.say(hub, hub.beacon(badge, duress, imitates=kinds.CHECK_IN))
+    assert _answers(world, hub, badge) == [
+        (duress.ident, kinds.RECEIVED, 1),
+        (duress.ident, kinds.RECEIVED, 2),
+    ]
+
+
+def _claim(world: World) -> None:
+    operator = world.operator("op1")
+    with world.core.work() as work:
+        alarm = work.alarm(1)
+        assert alarm is not None
+        alarms.claim(work, alarm, operator)
 
 
 def test_a_duress_looks_like_its_check_in_to_the_hub_and_alarms_silently(world: World) -> None:
@@ -120,7 +179,7 @@ def test_what_cannot_be_verified_is_rejected_with_a_signature_and_raises_nothing
     world.say(hub, hub.event(nobody, nobody.event(kinds.SOS)))
     rejected = [m for m in world.down(hub) if m.type == relay.REJECTED]
     assert len(rejected) == 3
-    assert relay.unpack_receipt(rejected[0].payload) == (badge.number, sos.ident, b"")
+    assert relay.unpack_receipt(rejected[0].payload) == (badge.number, sos.ident, b"", relay.EVENT)
     assert world.alarms() == []
     assert world.counted("event forged") == world.counted("beacon forged") == world.counted("badge unknown") == 1
 
@@ -205,13 +264,7 @@ def test_a_later_boot_is_answered_and_a_replayed_old_one_does_not_bring_it_back(
     badge.restart()
     world.say(hub, hub.status(badge, badge.status(incident=sos.ident)), "status")
     world.say(hub, replay)
-    operator = world.operator("op1")
-    from station import alarms
-
-    with world.core.work() as work:
-        alarm = work.alarm(1)
-        assert alarm is not None
-        alarms.claim(work, alarm, operator)
+    _claim(world)
     state = world.told(hub, badge)[-1]
     assert (state.type, state.boot, state.echo) == (downlink.STATE, badge.boot, 1)
 

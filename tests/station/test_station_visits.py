@@ -193,6 +193,9 @@ def test_a_check_in_that_comes_after_the_alarm_runs_the_timer_on_and_closes_noth
     after = world.visits(badge)[0]
     assert (after["state"], after["overdue_at"]) == ("running", None)
     assert world.alarms()[0]["open"]
+    world.pass_time(670, step=10)
+    (alarm,) = world.alarms()
+    assert "missed once more" in alarm["escalation"]
 
 
 def test_ending_stops_the_timer(world: World) -> None:

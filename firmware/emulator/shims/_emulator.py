@@ -24,6 +24,7 @@ RING_SAMPLES = 4096
 board = None  # shared memory (bytearray)
 flash = None
 handlers = {}
+noisy = False  # the radio is on
 
 _HEAD = 3
 _RX = 0  # offsets in the scratch memory

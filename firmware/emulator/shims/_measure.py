@@ -14,7 +14,7 @@ def _used():
 def main():
     micropython.qstr_info()
     before = _used()
-    for name in ("bluetooth", "machine", "_analog", "_pwm", "_power", "_i2s", "_rtc", "esp32"):
+    for name in ("bluetooth", "machine", "_analog", "_pwm", "_power", "_i2s", "_rtc", "esp32", "os"):
         __import__(name)
     sys.modules["bluetooth"].BLE()
     print("@shims bytes=%d" % (_used() - before))

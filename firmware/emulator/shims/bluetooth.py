@@ -120,6 +120,7 @@ class BLE:
             self._scanning = False
             self._credits = _POOL
             answer = _emulator.call(65, bytes((on,)))  # 'A'
+            _emulator.noisy = on
             if on:
                 self._mac = answer[:6]
         return on

@@ -1,7 +1,7 @@
-# mypy: ignore-errors
 """An alarm on the badge: sent both ways at once, repeated, felt only on fresh proof, and resumed after a reset."""
 
-from protocol import downlink, kinds, patterns
+import machine
+from protocol import answer, beacon, downlink, kinds, patterns
 
 from world import GROUP, ROOT, Microphone, Time, World
 
@@ -106,6 +106,35 @@ def test_a_replayed_receipt_is_felt_by_nobody():
     world.incident, world.level = ident, kinds.RECEIVED
     world.run(2500)
     assert world.felt().count(patterns.STATION_HAS_IT) == 1
+
+
+def test_the_answer_to_a_beacon_is_felt_and_the_event_itself_still_sent():
+    world, hub = ready()
+    hub.answer = False
+    world.badge.act(SOS)
+    world.run(100)
+    ident = world.badge.alarms.incident
+    body = downlink.pack_receipt(ident, ident, kinds.RECEIVED, downlink.BY_BEACON)
+    hub.session.station(world.sealed(downlink.RECEIPT, body))
+    world.run(1500)
+    assert world.felt() == [patterns.PRESSED, patterns.STATION_HAS_IT]
+    assert world.badge.uplink.outbox.find(ident) is not None
+    hub.session.station(world.sealed(downlink.RECEIPT, downlink.pack_receipt(ident, ident, kinds.RECEIVED)))
+    world.run(100)
+    assert world.badge.uplink.outbox.find(ident) is None
+
+
+def test_a_closed_alarm_is_announced_no_longer_even_if_only_its_beacon_was_heard():
+    world, hub = ready()
+    hub.answer = False
+    world.badge.act(SOS)
+    world.run(100)
+    ident = world.badge.alarms.incident
+    assert world.badge.uplink.outbox.announced().ident == ident
+    hub.session.station(world.sealed(downlink.STATE, downlink.pack_state(ident, kinds.CLOSED)))
+    world.run(100)
+    assert world.badge.uplink.outbox.announced() is None
+    assert world.badge.uplink.outbox.find(ident) is not None
 
 
 def test_what_the_station_did_not_seal_for_this_run_of_this_badge_is_nothing():
@@ -418,3 +447,119 @@ def test_a_badge_tells_a_stranger_nothing_and_drops_it_after_3_s():
     world.run(1000)
     assert 1 not in world.hubs
     assert GROUP and ROOT
+
+
+def test_an_alarm_whose_first_try_fails_half_way_is_tried_again():
+    world, hub = ready()
+    real = world.recorder.begin
+    failing = [2]
+
+    def begin(*args):
+        if failing[0]:
+            failing[0] -= 1
+            raise MemoryError
+        real(*args)
+
+    world.recorder.begin = begin
+    world.badge.act(SOS)
+    world.run(3500)
+    assert [kind for kind in hub.kinds() if kind == kinds.SOS] == [kinds.SOS]
+    assert world.felt() == [patterns.PRESSED, patterns.STATION_HAS_IT]
+    assert world.recorder.running
+
+
+def test_an_alarm_that_fails_before_it_is_said_is_tried_again():
+    world, hub = ready()
+    real = world.links.offer
+    failing = [2]
+
+    def offer(event):
+        if failing[0]:
+            failing[0] -= 1
+            raise MemoryError
+        real(event)
+
+    world.links.offer = offer
+    world.badge.act(SOS)
+    world.run(1000)
+    assert [kind for kind in hub.kinds() if kind == kinds.SOS] == [kinds.SOS]
+    assert sorted(world.felt()) == [patterns.PRESSED, patterns.STATION_HAS_IT]
+
+
+def test_a_radio_that_refuses_the_beacon_does_not_stop_the_rest_of_an_alarm():
+    world, hub = ready()
+    real = world.ble.gap_advertise
+    failing = [1]
+
+    def refuse(*args, **named):
+        if failing[0]:
+            failing[0] -= 1
+            raise OSError(5)
+        return real(*args, **named)
+
+    world.ble.gap_advertise = refuse
+    world.badge.act(SOS)
+    assert world.recorder.running
+    assert world.felt() == [patterns.PRESSED]
+    world.run(1000)
+    assert kinds.SOS in hub.kinds()
+    assert world.beacon()[1] in (kinds.SOS, kinds.STATUS)
+    del world.ble.gap_advertise
+
+
+def test_a_torn_lanyard_alarms_within_2_s_and_a_swinging_one_does_not():
+    world, hub = ready()
+    pin = machine.pins
+    world.run(3000)
+    for _ in range(10):
+        pin[6] = 1
+        world.run(200)
+        pin[6] = 0
+        world.run(200)
+    assert kinds.LANYARD not in hub.kinds()
+    world.run(3000)
+    pin[6] = 1
+    world.run(2000)
+    assert kinds.LANYARD in hub.kinds()
+    assert world.recorder.running
+    world.run(60000)
+    assert hub.kinds().count(kinds.LANYARD) == 1
+
+
+def test_it_works_at_the_smallest_values_too():
+    world = World()
+    hub = world.connect(chunk=20)
+    world.run(2500)
+    world.badge.act(SOS)
+    world.speak(1)
+    assert patterns.STATION_HAS_IT in world.felt()
+    assert hub.sound
+
+
+def test_the_broadcast_answer_is_felt_where_no_connection_succeeds():
+    world = World()
+    world.run(3000)
+    world.haptic.felt.clear()
+    world.badge.act(SOS)
+    world.run(1000)
+    assert world.ble.scanning  # it listens, for it waits
+    found, _ = world.beacon()
+    group = beacon.Group(GROUP)
+    boot = world.badge.uplink.boot
+
+    def broadcast(level, rotation, key=world.keys.answer):
+        data = answer.seal_answer(group, key, 12, boot, found.ident, level, rotation)
+        world.ble.handler(5, (1, b"addr", 3, -60, memoryview(beacon.advertisement(data))))
+        world.run(100)
+
+    broadcast(kinds.RECEIVED, found.rotation, key=bytes(16))
+    broadcast(kinds.RECEIVED, found.rotation + 100)
+    assert world.felt() == [patterns.PRESSED]
+    broadcast(kinds.RECEIVED, found.rotation)
+    broadcast(kinds.CLAIMED, world.beacon()[0].rotation)
+    broadcast(kinds.RECEIVED, world.beacon()[0].rotation)  # an answer lowers nothing
+    assert world.felt() == [patterns.PRESSED, patterns.STATION_HAS_IT, patterns.OPERATOR_WITH_YOU]
+    assert world.badge.uplink.outbox.find(found.ident)  # the sealed event still has to come
+    world.connect()
+    world.run(2000)
+    assert not world.ble.scanning

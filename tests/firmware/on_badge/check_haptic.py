@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """The motor: what is felt can be told apart, is true when it is felt, and a broken motor breaks nothing else."""
 
 import asyncio

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """The sender and the connections: alarms before everything, nobody holds the last connection."""
 
 from protocol import kinds, link

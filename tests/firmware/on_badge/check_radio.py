@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """The radio: nothing that comes over the air, and nothing that the stack does, kills its handler."""
 
 import bluetooth

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Recorded sound: complete at the hub whatever the link does, live first, spooled on flash, given up by nobody."""
 
 import os

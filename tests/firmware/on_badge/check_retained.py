@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Retained memory: an alarm is latched without allocating, and garbage is never taken for one."""
 
 import machine

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Sound: the machine code, the sealer that allocates nothing, and what they are held to."""
 
 import random

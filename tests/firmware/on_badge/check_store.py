@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """The store: whole or not at all, whatever block operation the power is cut at, and in two places."""
 
 import gc
@@ -194,7 +193,7 @@ def test_a_record_of_another_kind_is_not_taken():
 
 def test_no_file_of_a_badge_is_left_half_written():
     keep = boot(Flash())
-    for i in range(5):
+    for _ in range(5):
         keep.write(JOURNAL, bytes(26))
     keep.remove(JOURNAL)
     keep.remove(JOURNAL)

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Visits: begun by a gesture or by the station, reminded, missed, and never a way to listen on command."""
 
 from protocol import downlink, events, kinds, patterns
@@ -150,7 +149,7 @@ def test_a_planned_visit_arms_by_itself_and_says_so():
     order(hub, 10 * MINUTE, 30 * MINUTE, MINUTE)
     world.run(1000)
     assert state(world) == RUNNING
-    assert abs(world.badge.visits.visit.due_ms - Time.now - 10 * MINUTE) < 7000
+    assert abs(world.badge.visits.visit.due_ms - Time.now - 10 * MINUTE) < 1100
     assert kinds.VISIT_ARMED in hub.kinds()
     assert world.badge._status()[1][5:9] == b"\0\0\0\7"
 
@@ -158,10 +157,10 @@ def test_a_planned_visit_arms_by_itself_and_says_so():
 def test_an_order_that_took_long_is_corrected_and_one_too_old_is_not_obeyed():
     world, hub = ready()
     echo = world.echo
-    world.run(4000)
+    world.run(12000)
     hub.say(downlink.VISIT, downlink.pack_visit(7, NONE, 10 * MINUTE, 30 * MINUTE, MINUTE), echo=echo)
     world.run(100)
-    assert world.badge.visits.visit.due_ms - Time.now < 10 * MINUTE - 3000
+    assert world.badge.visits.visit.due_ms - Time.now < 10 * MINUTE - 5000
     world.run(40000)
     hub.say(downlink.VISIT, downlink.pack_visit(8, NONE, 10 * MINUTE, 30 * MINUTE, MINUTE), echo=echo)
     world.run(100)

@@ -1,9 +1,10 @@
-# mypy: ignore-errors
-"""Runs the checks of one file inside MicroPython: `micropython run.py FILE`. A line `ok name` or `bad name` for each."""
+"""Runs the checks of one file inside MicroPython: `micropython run.py FILE`. Says `ok name` or `bad name` for each."""
 
 import sys
 
-sys.path[:] = [".", "tests/firmware/on_badge/fakes", "tests/firmware/on_badge"] + sys.path
+sys.path.insert(0, "tests/firmware/on_badge")
+sys.path.insert(0, "tests/firmware/on_badge/fakes")
+sys.path.insert(0, ".")
 
 name = sys.argv[1]
 module = __import__(name)

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """A whole badge in one interpreter on a clock that jumps: its own files, a radio of paper, and a hub beside it."""
 
 import os

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """bluetooth, as far as the badge's radio needs it to be tried alone. Notifications are accepted while there is room."""
 
 FLAG_WRITE = 8

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """esp32, as far as the badge's modules need it to be tried one by one."""
 
 

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """machine, as far as the badge's modules need it to be tried one by one."""
 
 from time import ticks_ms

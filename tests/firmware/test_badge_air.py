@@ -1,0 +1,235 @@
+"""The whole badge on the simulated air: its own files under MicroPython, the emulator's radio, a hub of paper."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from badge_central import Central
+
+from firmware.emulator import microphone
+from firmware.emulator.air.link import Air
+from firmware.emulator.air.server import serve
+from firmware.emulator.badge import Badge
+from firmware.emulator.quiet import quieten
+from protocol import kinds, patterns
+
+HOLD_S = 0.6  # as short as a wearer may have it: the story takes less time
+FREE = 8 * 1024  # bytes that are left in the worst moment, of a heap that stands for 80 KB
+
+
+class Story:
+    """A provisioned badge, a hub, and what happened so far."""
+
+    def __init__(self, badge: Badge, central: Central) -> None:
+        self.badge = badge
+        self.central = central
+        self.events: list[dict[str, Any]] = []
+
+    async def listen(self) -> None:
+        queue = self.badge.bus.listen()
+        while (event := await queue.get()) is not None:
+            self.events.append(event)
+
+    def felt(self) -> list[str]:
+        return [event["pattern"] for event in self.events if event["type"] == "haptic"]
+
+    def traces(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == "trace" and event["name"] == name]
+
+    async def hold(self, seconds: float = HOLD_S + 0.3) -> float:
+        """Hold the hidden button; when the threshold was reached (CLOCK_MONOTONIC seconds)."""
+        await self.badge.do({"do": "hold", "seconds": seconds})
+        down = [event for event in self.events if event["type"] == "button" and event["pressed"]]
+        return float(down[-1]["at"]) + HOLD_S
+
+    async def feels(self, pattern: str, seconds: float = 5.0) -> None:
+        await self.central.until(lambda: pattern in self.felt(), seconds)
+
+    async def state(self) -> dict[str, Any]:
+        """What the badge says of itself; its heap after a collection."""
+        before = len(self.traces("state"))
+        self.badge.console("state")
+        await self.central.until(lambda: len(self.traces("state")) > before)
+        line: str = self.traces("state")[-1]["line"]
+        return dict(json.loads(line.split(" ", 1)[1]))
+
+
+@asynccontextmanager
+async def story(folder: Path, *, settings: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Story]:
+    air = Air()
+    server = await serve(air, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sound = microphone.load(microphone.VOICE)
+    badge = Badge("badge:alice", ("127.0.0.1", port), folder, sound, **options)
+    central = Central(12, secrets.token_bytes(32), secrets.token_bytes(16))
+    told = Story(badge, central)
+    await badge.start()
+    listening = asyncio.create_task(told.listen())
+    try:
+        await central.until(lambda: told.traces("unprovisioned"), 10)
+        keys = {"badge": 12, "root": central.root.hex(), "group_key": central.group_key.hex()}
+        badge.console("provision " + json.dumps(keys | {"settings": {"hold_to_sos": HOLD_S} | (settings or {})}))
+        await central.until(lambda: told.traces("booted"), 10)
+        await central.open("127.0.0.1", port)
+        yield told
+    finally:
+        await central.close()
+        await badge.close()
+        listening.cancel()
+        server.close()
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    quieten()
+
+    async def run() -> None:
+        async with asyncio.timeout(40):
+            await scene()
+
+    asyncio.run(run())
+
+
+def faults(told: Story) -> list[str]:
+    return [event["line"] for event in told.events if event["type"] == "trace" and event["name"] in ("fault", "stuck")]
+
+
+def test_from_the_press_to_the_operator_with_sound_and_back_to_rest(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with story(tmp_path) as told:
+            central = told.central
+            await told.feels(patterns.PROTECTED, 8)
+            pressed_at = await told.hold()
+            heard = await central.event(kinds.SOS)
+            # 30 ms of connection interval, 100 ms of advertising interval, and this machine's other work
+            assert -0.05 <= heard.at - pressed_at <= 0.5
+            await told.feels(patterns.STATION_HAS_IT)
+            assert central.beacons[-1][2].kind in (kinds.SOS, kinds.STATUS)
+            central.state(kinds.CLAIMED)
+            await told.feels(patterns.OPERATOR_WITH_YOU)
+            assert [name for name in told.felt() if name != patterns.PROTECTED] == [
+                patterns.PRESSED,
+                patterns.STATION_HAS_IT,
+                patterns.OPERATOR_WITH_YOU,
+            ]
+            worst = await told.state()
+            assert worst["capturing"]
+            assert worst["heap"] >= FREE, worst
+            central.state(kinds.CLOSED)
+            await central.until(lambda: not told.badge.microphone.capturing, 5)
+            end = await central.event(kinds.AUDIO_END)
+            assert end.event is not None
+            made = int.from_bytes(end.event.body[3:7], "big")
+            packets = next(iter(central.sounds.values()))
+            await central.until(lambda: len(packets) == made)
+            assert sorted(packets) == list(range(made))
+            assert int.from_bytes(end.event.body[7:11], "big") == 0
+            for _ in range(20):
+                after = await told.state()
+                if not after["waiting"]:
+                    break
+                await asyncio.sleep(0.2)
+            assert after["alarm"] is None
+            assert after["waiting"] == 0
+            assert after["heap"] >= worst["heap"] - 1024
+            assert faults(told) == []
+
+    play(scene)
+
+
+def test_a_short_press_is_nothing_and_without_a_connection_the_beacon_carries_the_alarm(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with story(tmp_path) as told:
+            central = told.central
+            central.connect = False
+            await told.badge.do({"do": "hold", "seconds": HOLD_S - 0.15})
+            await told.badge.do({"do": "presses", "count": 4})
+            await asyncio.sleep(0.7)
+            assert central.find(kinds.SOS) is None
+            before = {address for _, address, _ in central.beacons}
+            assert before
+            pressed_at = await told.hold()
+            heard = await central.event(kinds.SOS)
+            assert heard.via == "beacon"
+            assert heard.at - pressed_at <= 1.0
+            assert central.beacons[-1][1] not in before  # a new address for every new beacon
+            central.connect = True
+            await told.feels(patterns.STATION_HAS_IT, 8)
+
+    play(scene)
+
+
+def test_after_a_reset_in_the_middle_the_same_alarm_goes_on(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with story(tmp_path) as told:
+            central = told.central
+            await told.feels(patterns.PROTECTED, 8)
+            await told.hold()
+            heard = await central.event(kinds.SOS)
+            await told.feels(patterns.STATION_HAS_IT)
+            await told.badge.do({"do": "reset"})
+            await central.until(lambda: told.traces("resumed"), 10)
+            assert told.traces("resumed")[0]["fields"]["ident"] == heard.ident.hex()
+            await central.until(lambda: len(central.sounds) >= 2, 15)
+            assert told.felt().count(patterns.STATION_HAS_IT) == 1
+            assert told.felt().count(patterns.PRESSED) == 1
+            central.state(kinds.CLOSED)
+            await central.until(lambda: not told.badge.microphone.capturing, 5)
+
+    play(scene)
+
+
+def test_alarm_sound_visit_and_backlog_at_once_fit_into_the_heap_and_lose_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with story(tmp_path, settings={"visit_minutes": 0.1, "grace_minutes": 0.02}) as told:
+            central = told.central
+            await told.feels(patterns.PROTECTED, 8)
+            await told.badge.do({"do": "start_visit"})
+            await told.feels(patterns.CHECKED_IN)
+            central.connect = False
+            await central.hang_up()
+            await told.hold()
+            await told.badge.do({"do": "check_in"})
+            await told.badge.do({"do": "amber"})
+            await told.feels(patterns.CHECK_IN_DUE, 10)
+            central.connect = True
+            await central.event(kinds.SOS)
+            await told.feels(patterns.STATION_HAS_IT, 8)
+            worst = await told.state()
+            assert worst["capturing"]
+            assert worst["visit"]
+            assert worst["heap"] >= FREE, worst
+            key = max(central.sounds)
+            packets = central.sounds[key]
+            await central.until(lambda: len(packets) > 100, 10)
+            # live sound came at once, and what had waited on the badge has come as well
+            await central.until(lambda: sorted(packets) == list(range(len(packets))), 10)
+            assert faults(told) == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize("broken", [("filesystem", "microphone", "haptic", "bonds", "settings")])
+def test_an_sos_works_with_everything_else_broken(tmp_path: Path, broken: tuple[str, ...]) -> None:
+    async def scene() -> None:
+        async with story(tmp_path) as told:
+            await told.feels(patterns.PROTECTED, 8)
+            told.badge.board.break_parts(
+                sum(
+                    {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16}[part] for part in broken
+                )
+            )
+            before = len(told.traces("booted"))
+            await told.badge.do({"do": "power_cut", "for": 0.2})
+            await told.central.until(lambda: len(told.traces("booted")) > before, 10)
+            await told.badge.do({"do": "hold", "seconds": 1.8})  # damaged settings are the defaults: 1.5 s
+            heard = await told.central.event(kinds.SOS, 8)
+            assert heard.kind == kinds.SOS
+
+    play(scene)

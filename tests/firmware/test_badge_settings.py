@@ -1,0 +1,70 @@
+"""Settings, battery and board files: what a badge takes from outside, checked before it takes effect."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firmware.badge.settings import TABLE, BadSetting, Settings, check, check_all
+
+BOARDS = ("emulator", "badge_s3", "xiao_esp32s3")
+NAMES = {
+    "NAME", "SOS_N", "SIDE_N", "LANYARD_N", "HAPTIC", "HAPTIC_HZ", "HAPTIC_DUTY", "BATTERY", "BATTERY_DIVIDER",
+    "CHARGING_N", "MIC_ID", "MIC_SCK", "MIC_WS", "MIC_SD", "MIC_GAIN_BITS",
+}  # fmt: skip
+
+
+@given(name=st.sampled_from(sorted(TABLE)), value=st.floats() | st.integers() | st.booleans() | st.text() | st.none())
+def test_no_value_outside_its_range_is_ever_taken(name: str, value: object) -> None:
+    least, most, default = TABLE[name]
+    try:
+        taken = check(name, value)
+    except BadSetting:
+        return
+    if isinstance(default, bool):
+        assert isinstance(taken, bool)
+    else:
+        assert least is not None
+        assert most is not None
+        assert least <= taken <= most
+
+
+def test_every_default_is_in_its_range() -> None:
+    for name in TABLE:
+        assert check(name, TABLE[name][2]) == TABLE[name][2]
+
+
+def test_of_a_set_with_one_fault_nothing_is_taken() -> None:
+    with pytest.raises(BadSetting, match="visit_minutes"):
+        check_all({"hold_to_sos": 2, "visit_minutes": -1})
+    with pytest.raises(BadSetting, match="nonsense"):
+        check_all({"nonsense": 1})
+    with pytest.raises(BadSetting):
+        check_all([1])
+
+
+def test_times_come_out_in_milliseconds_whatever_they_are_set_in() -> None:
+    settings = Settings({"visit_minutes": 0.2, "hold_to_sos": 1.0})
+    assert settings.ms("visit_minutes") == 12000
+    assert settings.ms("hold_to_sos") == 1000
+    assert settings.changed() == {"visit_minutes": 0.2, "hold_to_sos": 1.0}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_board_names_the_same_things_and_no_pin_twice(name: str) -> None:
+    board = importlib.import_module(f"firmware.boards.{name}")
+    facts = {key: value for key, value in vars(board).items() if key.isupper()}
+    assert set(facts) == NAMES
+    pins = [
+        value
+        for key, value in facts.items()
+        if value is not None and key in NAMES - {"NAME", "HAPTIC_HZ", "HAPTIC_DUTY", "BATTERY_DIVIDER"}
+        and key not in ("MIC_ID", "MIC_GAIN_BITS")
+    ]  # fmt: skip
+    assert len(pins) == len(set(pins))
+    if name != "emulator":
+        assert facts["SOS_N"] <= 21  # wakes an ESP32-S3 from deep sleep
+        assert facts["BATTERY"] is None or 1 <= facts["BATTERY"] <= 10  # ADC1: ADC2 is the radio's
