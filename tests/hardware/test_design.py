@@ -89,6 +89,7 @@ def test_i2c_addresses_differ_and_are_the_firmwares() -> None:
     assert {address for address, _, _ in FIRMWARE.HAPTIC_I2C} == {I2C["DRV2605L"]}
 
 
+@pytest.mark.usefixtures("kicad")
 def test_our_own_symbols_agree_with_kicads_where_both_exist() -> None:
     same = {"tocsin:RT9080": "Regulator_Linear:XC6220B331MR", "tocsin:DRV5032": "Sensor_Magnetic:DRV5033FAxDBZ",
             "tocsin:LIS2DH12": "Sensor_Motion:LIS2DE12"}  # fmt: skip
@@ -105,8 +106,6 @@ def test_our_own_symbols_agree_with_kicads_where_both_exist() -> None:
     def plain(full: str) -> dict[str, str]:
         return {p.number: alike.get(p.name.upper(), p.name.upper()).replace("_", "") for p in pins(full)}
 
-    if not Path("/usr/share/kicad/symbols").exists():
-        pytest.skip("KiCad 9 is missing: run hardware/install-kicad as root")
     for ours, theirs in same.items():
         assert plain(ours) == plain(theirs), ours
     assert set(OURS) == {"RT9080", "DRV5032", "LIS2DH12", "MAX17048", "LRA"}
@@ -206,6 +205,7 @@ def test_the_case_report_is_of_this_design() -> None:
     assert report["magnet at the switch mT"] > 1.5 * 4.8
 
 
+@pytest.mark.usefixtures("kicad")  # for its symbols
 def test_the_documents_say_what_the_design_says() -> None:
     for path, text in docs.files().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: make hardware-docs"

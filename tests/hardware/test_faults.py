@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,6 +130,22 @@ def test_a_changed_pin_map_does_not_pass_with_the_old_board(
     assert "net_conflict" in drc(kicad, project)
 
 
+def test_a_difference_from_what_is_committed_is_found(tmp_path: Path) -> None:
+    from hardware import build
+
+    kept = TOP / "hardware" / "out"
+    copy = tmp_path / "out"
+    shutil.copytree(kept, copy)
+    assert build.compare(copy, kept, pictures=True) == []
+    gerber = copy / "fabrication" / "badge-F_Cu.gtl"
+    gerber.write_text(gerber.read_text(encoding="utf-8").replace("D01*", "D02*", 1), encoding="utf-8")
+    (copy / "case" / "tray.stl").unlink()
+    assert build.compare(copy, kept, pictures=True) == [
+        "case/tray.stl is committed but not made",
+        "fabrication/badge-F_Cu.gtl differs",
+    ]
+
+
 def test_two_nets_on_one_pin_are_refused(tmp_path: Path) -> None:
     text = (TOP / "firmware" / "boards" / "badge_s3.py").read_text(encoding="utf-8")
     other = tmp_path / "badge_s3.py"
@@ -155,6 +172,7 @@ def test_a_line_that_nobody_could_order_is_refused(field: str) -> None:
         bom.lines(parts)
 
 
+@pytest.mark.usefixtures("kicad")  # for its symbols
 def test_texts_over_each_other_on_a_sheet_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert schematic.overlaps() == []
     monkeypatch.setitem(PARTS, "C1", replace(PARTS["C1"], at=PARTS["C2"].at))
