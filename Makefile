@@ -23,6 +23,7 @@ help:
 	@echo "make drawings    only the drawings, from the tables of the state machines"
 	@echo "make vectors     the test vectors of the protocol, after a wanted change of it"
 	@echo "make fuzz        random bytes for every decoder, on both interpreters (SECONDS=60)"
+	@echo "make hardware    board, case and power model of the badge, compared with what is committed (KiCad 9)"
 	@echo "make clean       removes the environment and everything that was built"
 
 $(BIN)/python:
@@ -85,6 +86,10 @@ vectors: $(DEV)
 fuzz: $(DEV)
 	@$(BIN)/python tests/protocol/fuzz_decoders.py . $(or $(SECONDS),60) $$$$
 	@$(BIN)/micropython tests/protocol/fuzz_decoders.py $(CURDIR) $(or $(SECONDS),60) $$$$
+
+.PHONY: hardware
+hardware:
+-include hardware/hardware.mk
 
 .PHONY: clean
 clean:

@@ -9,4 +9,8 @@ HAPTIC          gate of the motor's transistor, or enable of its driver; HAPTIC_
 BATTERY         ADC pin behind a divider by BATTERY_DIVIDER; None where there is none
 CHARGING_N      low while charging; None where there is none
 MIC_SCK, MIC_WS, MIC_SD, MIC_ID   I2S microphone and the peripheral's number; MIC_GAIN_BITS: fixed gain, 6 dB a bit
+
+Our own board (badge_s3) names more, which others need not: ACCEL_INT, GAUGE_ALERT_N, I2C_ID, I2C_SDA, I2C_SCL;
+HAPTIC_I2C, what has to be written to the motor's driver at every start as (address, register, value), HAPTIC high
+meanwhile; and PINS, the names that are pins. `power.py` is the table of what that board draws in each state.
 """
