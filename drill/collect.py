@@ -276,7 +276,7 @@ async def _sound(
     for alarm in alarms:
         badge = names.get(alarm["badge"], str(alarm["badge"]))
         heard = [s for op in play.stage.operators.values() for s in op.heard if s.alarm == alarm["id"]]
-        captures = [c for c in news.captures if c.badge == badge]
+        captures = _captures_of(alarm, badge, play, news)
         if not alarm["audio"]["captures"] and not heard:
             continue
         entry = Audio(badge, alarm["incident"], gaps=alarm["audio"]["gaps"])
@@ -289,6 +289,19 @@ async def _sound(
             entry.wav = await _wav(play.stage, alarm["id"], keep, f"audio/{badge}-{alarm['incident']}.wav")
         result.append(entry)
     return result
+
+
+def _captures_of(alarm: dict[str, Any], badge: str, play: Play, news: Told) -> list[Taken]:
+    """The captures that ran while an alarm was open; one that it found running (a spoken note) goes on for it."""
+    opened = alarm["raised_at"] - play.unix_zero + play.zero - HOLD_LATE_S
+    closed = play.zero + play.now if alarm["closed_at"] is None else alarm["closed_at"] - play.unix_zero + play.zero
+    return [
+        capture
+        for capture in news.captures
+        if capture.badge == badge
+        and capture.started < closed
+        and capture.started + capture.samples / SAMPLE_RATE > opened + 2 * HOLD_LATE_S
+    ]
 
 
 def mouth_to_ear(heard: list[Heard], captures: list[Taken]) -> list[float]:
