@@ -15,3 +15,8 @@ $(HARDWARE_READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt -e '.[hardware]'
 	@touch $@
+
+# where nothing may be skipped the tests of the hardware need these too
+ifeq ($(TOCSIN_REQUIRE_ALL),1)
+test: $(HARDWARE_READY)
+endif

@@ -67,6 +67,10 @@ class Machine:
         self.retained = Retained()
         self.recogniser = Recogniser()
         self.buttons = Buttons(board.SOS_N, board.SIDE_N, self.recogniser)
+        if getattr(board, "HAPTIC_I2C", ()):
+            from .motor_driver import prepare  # only where there is a driver: other boards lack the pins
+
+            prepare(board)
         self.haptic = Haptic(board.HAPTIC, board.HAPTIC_HZ, board.HAPTIC_DUTY)
         self.board = board
         self.store = Store(store.mount())

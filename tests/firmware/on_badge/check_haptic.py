@@ -91,3 +91,24 @@ def test_a_motor_that_cannot_be_had_or_breaks_later_stops_nothing():
         assert haptic.broken
     finally:
         machine.PWM.broken = False
+
+
+def test_the_driver_of_the_motor_is_set_up_once_with_its_enable_high_and_low_afterwards():
+    from firmware.badge.motor_driver import prepare
+    from firmware.boards import badge_s3
+
+    machine.I2C.written.clear()
+    machine.I2C.failures = 1
+    assert prepare(badge_s3)
+    assert machine.I2C.written == [(*row, 1) for row in badge_s3.HAPTIC_I2C]
+    assert machine.pins[badge_s3.HAPTIC] == 0
+
+
+def test_a_driver_that_does_not_answer_stops_nothing():
+    from firmware.badge.motor_driver import prepare
+    from firmware.boards import badge_s3
+
+    machine.I2C.failures = 1000
+    assert not prepare(badge_s3)
+    machine.I2C.failures = 0
+    assert machine.pins[badge_s3.HAPTIC] == 0

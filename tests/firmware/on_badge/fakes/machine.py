@@ -15,16 +15,34 @@ class Pin:
     IRQ_FALLING = 1
     IRQ_RISING = 2
 
-    def __init__(self, number, mode=0, pull=0):
+    def __init__(self, number, mode=0, pull=0, value=None):
         self.number = number
         self.handler = None
+        if value is not None:
+            pins[number] = value
 
-    def value(self):
+    def value(self, level=None):
+        if level is not None:
+            pins[self.number] = level
         return pins.get(self.number, 1)
 
     def irq(self, handler=None, trigger=0):
         self.handler = handler
         pins[("irq", self.number)] = lambda: handler(self)
+
+
+class I2C:
+    failures = 0
+    written = []  # (address, register, value, level of the enable pin)
+
+    def __init__(self, id, scl=None, sda=None, freq=0):
+        self.id = id
+
+    def writeto_mem(self, address, register, data):
+        if I2C.failures:
+            I2C.failures -= 1
+            raise OSError(19)
+        I2C.written.append((address, register, data[0], pins.get(10)))
 
 
 class PWM:
