@@ -100,7 +100,7 @@ def test_the_driver_of_the_motor_is_set_up_once_with_its_enable_high_and_low_aft
     machine.I2C.written.clear()
     machine.I2C.failures = 1
     assert prepare(badge_s3)
-    assert machine.I2C.written == [(*row, 1) for row in badge_s3.HAPTIC_I2C]
+    assert machine.I2C.written == [row + (1,) for row in badge_s3.HAPTIC_I2C]
     assert machine.pins[badge_s3.HAPTIC] == 0
 
 
