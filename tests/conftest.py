@@ -9,6 +9,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# a machine that is busy with drills draws slowly, and slowness is measured in bench/ alone
+settings.register_profile("tocsin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tocsin")
 
 REQUIRE_ALL = os.environ.get("TOCSIN_REQUIRE_ALL") == "1"
 

@@ -57,7 +57,7 @@ def test_times_come_out_in_milliseconds_whatever_they_are_set_in() -> None:
 def test_every_board_names_the_same_things_and_no_pin_twice(name: str) -> None:
     board = importlib.import_module(f"firmware.boards.{name}")
     facts = {key: value for key, value in vars(board).items() if key.isupper()}
-    assert set(facts) == NAMES
+    assert set(facts) >= NAMES  # a board may have more: what only hardware/ wires, or a driver before its motor
     pins = [
         value
         for key, value in facts.items()
