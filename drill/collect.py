@@ -58,6 +58,7 @@ class Told:
     raised: dict[str, Raised] = field(default_factory=dict)
     captures: list[Taken] = field(default_factory=list)
     haptics: list[tuple[str, float, str]] = field(default_factory=list)
+    tests: list[tuple[str, float]] = field(default_factory=list)
 
 
 class Reader:
@@ -108,6 +109,8 @@ class Reader:
             elif name == "raised" and known is None and fields["kind"] in ALARM_KINDS:
                 complete = self._complete(at)
                 self.told.raised[identity] = Raised(self.badge.id, fields["kind"], identity, complete)
+        elif name == "sent" and fields["kind"] == "test":
+            self.told.tests.append((self.badge.id, at))
         elif name == "booted":
             self.boot = int(fields["boot"][:4], 16)
         elif name == "capture" and fields["state"] == "start":
@@ -167,11 +170,10 @@ async def collect(play: Play, keep: Path | None) -> Report:
     try:
         alarms = (await stage.station.json("/api/alarms?state=all"))["alarms"]
         visits = (await stage.station.json("/api/visits?state=all"))["visits"]
-        tests = (await stage.station.json("/api/tests"))["tests"]
         supervision = (await stage.station.json("/api/supervision"))["supervision"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
         stage.complain("station", f"could not be asked at the end: {type(error).__name__}: {error}")
-        alarms, visits, tests, supervision = [], [], [], []
+        alarms, visits, supervision = [], [], []
     names = {client.number: badge for badge, client in stage.badges.items()}
     news = told(play)
     for alarm in sorted(alarms, key=lambda entry: entry["received_at"]):
@@ -208,15 +210,19 @@ async def collect(play: Play, keep: Path | None) -> Report:
                 ended_at=since(visit["ended_at"]),
             )
         )
-    for test in tests:
-        at = since(test["at"])
-        report.tests.append(
-            SelfTest(names.get(test["badge"], str(test["badge"])), at or 0.0, bool(test["passed"]), test["seconds"])
-        )
+    report.tests = [_self_test(badge, at, news, zero) for badge, at in news.tests if at >= zero]
     report.supervision = _supervision(stage, supervision, names, since)
     for trouble in stage.troubles:
         report.errors.append(Problem(trouble.at - zero, trouble.part, trouble.text))
     return report
+
+
+def _self_test(badge: str, at: float, news: Told, zero: float) -> SelfTest:
+    """A test is what its wearer felt of it: passed, failed, or (with a motor that is broken) nothing."""
+    for who, felt, pattern in news.haptics:
+        if who == badge and felt >= at and pattern in ("test_passed", "test_failed"):
+            return SelfTest(badge, at - zero, pattern == "test_passed", felt - at)
+    return SelfTest(badge, at - zero, False)
 
 
 def _same_deadline(raised: Raised, alarm: Alarm, zero: float) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from bumble.transport.common import StreamPacketSink, StreamPacketSource, Transport
 
 
 class _Source(StreamPacketSource):
     def connection_lost(self, exc: Exception | None) -> None:
-        self.on_transport_lost()
+        # Bumble ends what waited on the connection, and stumbles over a wait that was cancelled just before
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self.on_transport_lost()
 
 
 async def open_hci(host: str, port: int, name: str) -> Transport:
