@@ -26,6 +26,8 @@ START_S = 90.0
 STOP_S = 10.0
 LAST_LINES = 12
 LOOK_S = 0.02
+# of the niceness; only a privileged user may be less nice
+FIRST = -10
 # a line longer than this is a part gone mad; the rest of it is dropped, not the part
 LINE = 1 << 20
 BAD = re.compile(r"\b(ERROR|CRITICAL|FATAL)\b|never retrieved|^Exception ignored")
@@ -49,6 +51,12 @@ async def _ended(process: asyncio.subprocess.Process) -> int:
 
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _first_in_line() -> None:
+    _die_with_parent()
+    with contextlib.suppress(OSError):
+        os.nice(FIRST)
 
 
 def command(name: str) -> list[str]:
@@ -80,10 +88,14 @@ class Port:
 
 
 class Part:
-    """One process of the drill. `complain(part, text)` hears of everything that should not be."""
+    """One process of the drill. `complain(part, text)` hears of everything that should not be.
 
-    def __init__(self, name: str, argv: list[str], log: Path, complain: Complain) -> None:
+    `first`: it stands for hardware, which on a busy machine should not wait for the others (where the system lets us).
+    """
+
+    def __init__(self, name: str, argv: list[str], log: Path, complain: Complain, first: bool = False) -> None:
         self.name = name
+        self.first = first
         self.argv = argv
         self.log = log
         self.complain = complain
@@ -114,7 +126,7 @@ class Part:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_first_in_line if self.first else _die_with_parent,
                 env=environment,
                 limit=LINE,
             )

@@ -139,9 +139,9 @@ class Stage:
         """Takes this port for a part of that name if nobody else has it."""
         self._ports[name] = Port(number)
 
-    def _part(self, name: str, argv: list[str]) -> Part:
+    def _part(self, name: str, argv: list[str], first: bool = False) -> Part:
         log = self.folder / "logs" / f"{name.replace(':', '-')}.log"
-        part = self.parts[name] = Part(name, argv, log, self.complain)
+        part = self.parts[name] = Part(name, argv, log, self.complain, first)
         return part
 
     def _config(self, name: str, text: str) -> str:
@@ -165,7 +165,7 @@ class Stage:
         await _together(self._enrol(badge) for badge in self.scenario.badges)
 
     async def _start_air(self) -> None:
-        part = self._part("air", [*command("tocsin-air"), "run", "--port", str(self.port("air"))])
+        part = self._part("air", [*command("tocsin-air"), "run", "--port", str(self.port("air"))], first=True)
         await part.start()
         self._air = await AirControl.connect(self.port("air"))
         await self._air.seed(self.scenario.seed)
@@ -213,7 +213,7 @@ class Stage:
             arguments += ["--microphone", str(badge.microphone)]
         for broken in badge.broken:
             arguments += ["--broken", broken]
-        part = self._part(name, [*command("tocsin-badge"), "emulate", *arguments])
+        part = self._part(name, [*command("tocsin-badge"), "emulate", *arguments], first=True)
         await part.start()
         client = BadgeClient(badge.id, f"http://127.0.0.1:{self.port(name)}", self.complain, self.on_event)
         self.badges[badge.id] = client

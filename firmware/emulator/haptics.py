@@ -9,7 +9,7 @@ from firmware.emulator.childlink import ChildLink
 from firmware.emulator.events import Bus
 from protocol import patterns
 
-REST_S = patterns.GAP_MS / 1000 - 0.05  # a motor at rest this long has finished its pattern
+REST_S = patterns.GAP_MS / 1000 - 0.075  # a motor at rest this long has finished its pattern; within one it is 350 ms
 WEAKEST = 6_000  # of 65535: below, a coin motor does not turn
 
 
