@@ -54,7 +54,10 @@ TABLE = {
     TEST_FAILED: (((700, 300), (700, 0)), "the test did not come back", "8 s without a receipt"),
 }
 
-_TOLERANCE_MS = 60  # a motor is switched by tasks that wake up late; the pulses of two patterns differ by 130 ms
+# A motor is switched by tasks that wake up late: a pulse is rather too long than too short. The pulses of two patterns
+# differ by 130 ms.
+_SHORT_MS = 45
+_LONG_MS = 60
 
 
 def pulses(name: str) -> "tuple[tuple[int, int], ...]":
@@ -75,9 +78,9 @@ def match(felt: "list[tuple[int, int]]") -> "str | None":
             continue
         same = True
         for i in range(len(wanted)):
-            if abs(wanted[i][0] - felt[i][0]) > _TOLERANCE_MS:
+            if not -_SHORT_MS <= felt[i][0] - wanted[i][0] <= _LONG_MS:
                 same = False
-            if i < len(wanted) - 1 and abs(wanted[i][1] - felt[i][1]) > _TOLERANCE_MS:
+            if i < len(wanted) - 1 and not -_LONG_MS <= felt[i][1] - wanted[i][1] <= _LONG_MS:
                 same = False
         if same:
             return name
