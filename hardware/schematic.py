@@ -24,7 +24,7 @@ BLOCKS: dict[str, list[tuple[str, float, float, float, float]]] = {
         ("USB-C, one port for charging and console", 6, 6, 43, 41),
         ("Charger with power path: 0.47 A from USB, 0.33 A into the battery", 44, 6, 87, 39),
         ("Battery", 88, 6, 110, 23),
-        ("3.3 V rail, 2 uA when idle, and bulk capacitors", 6, 45, 67, 66),
+        ("3.3 V rail, 2 uA when idle, and bulk capacitors", 6, 43, 67, 66),
         ("Fuel gauge, and a second reading by divider", 68, 40, 111.5, 64),
     ],
     "module": [
@@ -182,7 +182,7 @@ class Sheet:
             return
         turn = {(1, 0): 0, (-1, 0): 180, (0, -1): 90, (0, 1): 270}[(dx, dy)]
         justify = "right" if turn in (180, 270) else "left"
-        long = len(net) * 1.27 * 0.86 + 2.6
+        long = len(net) * 1.27 * 0.86 + 3.8
         self.boxes.append(
             Box(f"label {net}", min(x, x + dx * long) - abs(dy) * 1.27, min(y, y + dy * long) - abs(dx) * 1.27,
                 max(x, x + dx * long) + abs(dy) * 1.27, max(y, y + dy * long) + abs(dx) * 1.27)
