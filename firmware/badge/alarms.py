@@ -32,6 +32,7 @@ if False:  # for type checkers only: MicroPython has no typing module
 
 _ASK_MS = const(1000)  # between two questions after proof that was too old to be felt
 _SAVE_MS = const(1000)
+_AGAIN_MS = const(1000)  # presses closer than this are one
 _YOUNG_S = const(1800)  # after power was lost, sound goes on only for an alarm younger than this
 _ERRANDS = const(8)
 _ERRAND_MS = const(60000)  # a check-in without answer is listened for so long
@@ -104,9 +105,12 @@ class Alarms:
         if alarm is None:
             self.open(kinds.SOS, listen=False)
         else:
+            # a press is an event of its own: the station may have closed what this badge believes open, and would
+            # take a repetition for what it has dealt with
             again = None
             for event in self._uplink.outbox.events:
-                if event.kind == kinds.SOS and event.incident == alarm.incident:
+                young = event.age_ms(now_ms()) < _AGAIN_MS
+                if event.kind == kinds.SOS and event.incident == alarm.incident and young:
                     again = event
             alarm.silent = False
             alarm.press_again(now_ms())
@@ -200,6 +204,9 @@ class Alarms:
                 pattern = errand.proved(fresh)
                 if pattern:
                     self._play(pattern)
+        event = self._uplink.outbox.find(ident)
+        if event is not None and event.kind == kinds.SOS and event.incident == self.incident:
+            ident = self.incident  # by beacon the station cannot know which incident a further press belongs to
         self.proved(ident, level, fresh, False)
 
     def waits_for_answer(self, now: int) -> bool:

@@ -124,6 +124,23 @@ def test_the_answer_to_a_beacon_is_felt_and_the_event_itself_still_sent():
     assert world.badge.uplink.outbox.find(ident) is None
 
 
+def test_a_press_after_a_closing_that_the_badge_has_not_heard_of_is_a_new_event():
+    world, hub = ready()
+    hub.answer = False
+    world.badge.act(SOS)
+    world.run(3000)
+    first = world.badge.alarms.incident
+    world.badge.act(SOS)
+    world.run(100)
+    newest = world.badge.uplink.outbox.announced(newest=True)
+    assert newest.ident != first
+    assert newest.incident == first
+    # by beacon the station answers under the name that it heard
+    world.badge.alarms.answered(newest.ident, kinds.RECEIVED, True)
+    world.run(1500)
+    assert patterns.STATION_HAS_IT in world.felt()
+
+
 def test_a_closed_alarm_is_announced_no_longer_even_if_only_its_beacon_was_heard():
     world, hub = ready()
     hub.answer = False
