@@ -53,6 +53,10 @@ ACTS: dict[str, Callable[[Work, Alarm, str, Json], None]] = {
 }
 
 
+# Where the keyboard goes on after an act that was sent as a plain form, before the script was there: an element's id.
+GOES_ON = {"next-step": "next-step", "note": "note"}
+
+
 async def act(request: Request) -> Response:
     """POST /alarms/{id}/{act}."""
     principal = principal_of(request)
@@ -84,7 +88,10 @@ async def act(request: Request) -> Response:
         return await pages.alarm_with_error(request, alarm_id, status, body)
     if not answer:
         return missing("alarm")
-    return JSONResponse(answer) if wants_json(request) else RedirectResponse(f"/alarms/{alarm_id}", 303)
+    if wants_json(request):
+        return JSONResponse(answer)
+    at = f"#{GOES_ON[name]}" if name in GOES_ON else ""
+    return RedirectResponse(f"/alarms/{alarm_id}{at}", 303)
 
 
 async def tick(request: Request) -> Response:

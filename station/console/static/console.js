@@ -259,4 +259,6 @@ for (const part of document.querySelectorAll("[data-live]")) drawn.set(part.id, 
 prepare();
 paint();
 connect();
+// a form that was sent before this script was there came back as a new page: the keyboard goes on where it was
+if (location.hash && document.activeElement === document.body) element(location.hash.slice(1))?.focus();
 window.addEventListener("pagehide", () => source?.close());
