@@ -160,9 +160,9 @@ def test_wrong_options_are_one_line_and_exit_status_2(tmp_path: Path, capsys: py
             assert error.count("\n") == 1
 
 
-def test_the_card_can_be_pressed_in_a_browser_by_pointer_and_by_keyboard() -> None:
+def test_the_card_can_be_pressed_in_a_browser_by_pointer_and_by_keyboard(chromium: str) -> None:
     with emulated() as badge, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
