@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from hardware.design import PARTS, Placed
-from hardware.parts import LOOSE
+from hardware.parts import KINDS, LOOSE
 
 COLUMNS = (
     "References",
@@ -19,6 +19,7 @@ COLUMNS = (
     "Alternate",
     "Datasheet",
     "Footprint",
+    "Verified",
 )
 
 
@@ -49,28 +50,36 @@ def lines(parts: dict[str, Placed] | None = None) -> list[dict[str, str]]:
                         part.alternate,
                         part.datasheet,
                         part.footprint.split(":")[1],
+                        part.verified,
                     ),
                     strict=True,
                 )
             )
         )
-    for about, maker, number, alternate, sheet, count in LOOSE:
+    for about, maker, number, alternate, sheet, count, verified in LOOSE:
         rows.append(
             dict(
                 zip(
                     COLUMNS,
-                    ("-", str(count), "", about, maker, number, alternate, sheet, "not on the board"),
+                    ("-", str(count), "", about, maker, number, alternate, sheet, "not on the board", verified),
                     strict=True,
                 )
             )
         )
     for row in rows:
         empty = [
-            column for column in ("Manufacturer", "Part number", "Alternate", "Datasheet") if not row[column].strip()
+            column
+            for column in ("Manufacturer", "Part number", "Alternate", "Datasheet", "Verified")
+            if not row[column].strip()
         ]
         if empty:
             raise ValueError(
                 f"bill of materials: {row['References']} ({row['Description']}) has no {', '.join(empty).lower()}"
+            )
+        if not row["Verified"].startswith(KINDS):
+            raise ValueError(
+                f"bill of materials: {row['References']} ({row['Description']}): verified must begin with one of: "
+                + ", ".join(KINDS)
             )
     return rows
 
@@ -154,7 +163,7 @@ def page(board: dict[str, Any]) -> str:
     for row in lines():
         about = f"{row['Value']} <small>{escape(row['Description'])}</small><br>"
         about += f"{escape(row['Manufacturer'])} {escape(row['Part number'])}"
-        about += f"<br><small>or {escape(row['Alternate'])}</small>"
+        about += f"<br><small>or {escape(row['Alternate'])}<br>{escape(row['Verified'])}</small>"
         rows.append(
             f'<tr data-refs="{row["References"]}"><td>'
             f'<input type="checkbox" aria-label="{escape(row["Description"])} placed"></td>'
