@@ -107,8 +107,9 @@ tr.on{background:#ffe9a8}tr.done td{color:#5b6b7a;text-decoration:line-through}
 input[type=search]{font:inherit;padding:.3rem;width:20rem;margin-bottom:.5rem}
 svg{width:100%;height:auto}
 .edge{fill:#dfeae4;stroke:#1c2733;stroke-width:.2}.pad{fill:#b08d3c}.body{fill:#5b6b7a;fill-opacity:.35;stroke:#1c2733;stroke-width:.1}
-.on .body{fill:#d3481f;fill-opacity:.9}.on .pad{fill:#d3481f}small{color:#5b6b7a}
-@media (max-width:800px){body{display:block}}
+.on .body{fill:#d3481f;fill-opacity:.9;stroke:#d3481f;stroke-width:.9}.on .pad{fill:#d3481f}small{color:#5b6b7a}
+@media (max-width:800px){body{display:flex;flex-direction:column-reverse;height:auto}main{overflow:visible}
+aside{position:sticky;top:0;padding:.3rem;text-align:center}aside svg{width:auto;height:38vh}aside p{display:none}}
 </style></head><body>
 <main><h1>Tocsin badge rev A: parts (draft)</h1>
 <label>Find <input type="search" id="find" placeholder="reference, value, part number"></label>
@@ -155,10 +156,11 @@ def page(board: dict[str, Any]) -> str:
             f'height="{p["box"][3] - p["box"][1]:.3f}"/>'
             for p in listed
         )
-        drawn.append(
-            f'<g id="{ref}"><title>{ref} {escape(PARTS[ref].value)}</title>{shapes}'
-            f'<rect class="body" x="{left:g}" y="{top:g}" width="{right - left:.3f}" height="{bottom - top:.3f}"/></g>'
-        )
+        body = f'<rect class="body" x="{left:g}" y="{top:g}" width="{right - left:.3f}" height="{bottom - top:.3f}"/>'
+        if PARTS[ref].kind == "motor_pads":
+            x, y, _ = PARTS[ref].board
+            body = f'<circle class="body" cx="{x:g}" cy="{y:g}" r="4"/>'
+        drawn.append(f'<g id="{ref}"><title>{ref} {escape(PARTS[ref].value)}</title>{shapes}{body}</g>')
     rows = []
     for row in lines():
         about = f"{row['Value']} <small>{escape(row['Description'])}</small><br>"

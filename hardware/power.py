@@ -109,9 +109,10 @@ def report() -> str:
         lines.append(f"| {state} | {current(state).text(3 if state == 'standby' else 0)} | {name} | {kind}: {source} |")
     lines += ["", "| part | state | µA, typical (least to most) | source |", "| --- | --- | --- | --- |"]
     seen: dict[tuple[str, float, float, float, str, str], list[str]] = {}
-    for state, rows in (*table.STATES.items(), ("own build", (table.OWN_BUILD,))):
-        for row in rows:
+    for state, listed in table.STATES.items():
+        for row in listed:
             seen.setdefault(row, []).append(state)
+    seen[table.OWN_BUILD] = ["own build"]
     for (part, least, typical, most, kind, source), states in sorted(seen.items(), key=lambda item: item[0][0]):
         where = "all" if len(states) == len(table.STATES) else ", ".join(states)
         numbers = f"{typical * 1000:g} ({least * 1000:g} to {most * 1000:g})"
@@ -197,7 +198,13 @@ def charts(out: Path) -> None:
         span, own = bars[index]
         axes.barh(place, span.typical, color=soft if own else accent)
         axes.plot([span.low, span.high], [place, place], color=ink, linewidth=1.5)
-        axes.text(span.high + 1.5, place, f"{span.typical:.0f} h", va="center", color=ink)
+        axes.text(
+            span.high + 1.5,
+            place,
+            f"{span.typical:.1f} h" if span.typical < 10 else f"{span.typical:.0f} h",
+            va="center",
+            color=ink,
+        )
     axes.set_yticks(range(len(bars)), [labels[index] for index in order])
     axes.set_xlabel("hours on duty until 10 % are left (line: least to most)")
     figure.tight_layout()

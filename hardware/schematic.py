@@ -305,8 +305,10 @@ def sheets() -> dict[str, Sheet]:
         outside = {net for p in PARTS.values() if p.sheet != name for net in p.nets.values()}
         shared = [net for net in nets if net in inside & outside]
         root.words(title, 91.4, y + 3, 1.8, True)
-        for line, chunk in enumerate(_rows(shared)):
-            root.words(("Shared nets: " if line == 0 else "") + ", ".join(chunk), 91.4, y + 8 + line * 3.5)
+        rows = _rows(shared)
+        for line, chunk in enumerate(rows):
+            words = ("Shared nets: " if line == 0 else "") + ", ".join(chunk) + ("," if chunk is not rows[-1] else "")
+            root.words(words, 91.4, y + 8 + line * 3.5)
     pages["power"].flag(GND, 96, 32)
     pages["power"].flag(VBUS, 91, 32)
     pages["root"] = root
