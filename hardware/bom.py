@@ -127,8 +127,8 @@ Set((row?.dataset.refs||'').split(' '));
 document.querySelectorAll('svg g').forEach(g=>g.classList.toggle('on',refs.has(g.id)))}
 for(const row of rows){const box=row.querySelector('input');
 row.onmouseenter=()=>show(row);row.onfocusin=()=>show(row);
-if(done.has(row.dataset.refs)){box.checked=true;row.classList.add('done')}
-box.onchange=()=>{row.classList.toggle('done',box.checked);box.checked?done.add(row.dataset.refs):done.delete(row.dataset.refs);
+if(done.has(row.dataset.key)){box.checked=true;row.classList.add('done')}
+box.onchange=()=>{row.classList.toggle('done',box.checked);box.checked?done.add(row.dataset.key):done.delete(row.dataset.key);
 localStorage.setItem(store,JSON.stringify([...done]))}}
 document.getElementById('find').oninput=e=>{const q=e.target.value.toLowerCase();
 for(const row of rows)row.hidden=!row.textContent.toLowerCase().includes(q)};
@@ -163,11 +163,12 @@ def page(board: dict[str, Any]) -> str:
         drawn.append(f'<g id="{ref}"><title>{ref} {escape(PARTS[ref].value)}</title>{shapes}{body}</g>')
     rows = []
     for row in lines():
+        key = row["References"] if row["References"] != "-" else row["Part number"]
         about = f"{row['Value']} <small>{escape(row['Description'])}</small><br>"
         about += f"{escape(row['Manufacturer'])} {escape(row['Part number'])}"
-        about += f"<br><small>or {escape(row['Alternate'])}<br>{escape(row['Verified'])}</small>"
+        about += f"<br><small>alternate: {escape(row['Alternate'])}<br>{escape(row['Verified'])}</small>"
         rows.append(
-            f'<tr data-refs="{row["References"]}"><td>'
+            f'<tr data-refs="{row["References"]}" data-key="{escape(key)}"><td>'
             f'<input type="checkbox" aria-label="{escape(row["Description"])} placed"></td>'
             f"<td>{row['References']} <small>{row['Quantity']}x</small></td><td>{about}</td></tr>"
         )

@@ -241,7 +241,7 @@ CATALOGUE: dict[str, Part] = {
         "NTCG103UH103JT1",
         "Murata NCP15XV103J03RC",
         "https://product.tdk.com/en/search/sensor/ntc/chip-ntc-thermistor/info?part_no=NTCG103UH103JT1",
-        "Thermistor 10 kOhm 5 % B25/50 3900 K 0402, beside the battery: charging stops at 48 degrees C",
+        "Thermistor 10 kOhm 5 % B25/50 3900 K 0402, beside the battery: charging stops at 47 degrees C",
         "used in public detector electronics, which print its B values; alternate used in public firmware",
         (1.0, 0.5, 0.5),
     ),
