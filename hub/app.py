@@ -95,6 +95,7 @@ class Hub:
             self._publish_audio,
             lambda badge, body: void(self.roster.send(badge, link.AUDIO_ACK, body)),
             self._events_first,
+            lambda: self.keeper.reserve.held,
         )
         self.uplink = Uplink(
             Broker(

@@ -421,7 +421,9 @@ class Pocket:
     def rows(self) -> list[BadgeEvent]:
         """The events in the order in which they came."""
         with self.station.core.read() as db:
-            return list(db.scalars(select(BadgeEvent).order_by(BadgeEvent.received_at)))
+            found = list(db.scalars(select(BadgeEvent).order_by(BadgeEvent.received_at)))
+            db.expunge_all()
+            return found
 
     def _sound(self) -> set[tuple[int, bytes, int, int]]:
         with self.station.core.read() as db:
