@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bleak.backends.device import BLEDevice
@@ -30,6 +30,7 @@ from hub.location import Location
 from hub.outbox import Row
 from hub.radio import Radio
 from hub.roster import Roster
+from hub.secondpath import SecondPath, Setup
 from hub.uplink import Broker, Uplink
 from protocol import kinds, link, relay
 from protocol.beacon import Beacon
@@ -112,6 +113,7 @@ class Hub:
             self._down,
             self._station_announced,
         )
+        self.second = self._second_path(config)
         self.started_ms = self.clock.now_ms()
         self._flying = 0
         self._epoch = 0
@@ -127,6 +129,8 @@ class Hub:
         """Work until cancelled. `ready` is called once, when the radio scans."""
         self.keeper.load()
         self.spool.load()
+        if self.second is not None:
+            self.second.resume(self._waiting_alarms())
         if waiting := len(self.keeper.queue):
             logger.info("outbox: %d events of an earlier run wait for the station", waiting)
         jobs: dict[str, asyncio.Task[None]] = {
@@ -143,6 +147,8 @@ class Hub:
                 ("hello", self._tell_hello()),
             )
         }
+        if self.second is not None:
+            jobs["second path"] = asyncio.create_task(self.second.run())
         if self.config.nmea:
             jobs["location"] = asyncio.create_task(self.location.follow(self.config.nmea, self.config.baud))
         control = Control(self.config.dir / "hub.sock", self.status)
@@ -159,6 +165,8 @@ class Hub:
             for name in ("answers", "badges", "radio", *jobs):
                 jobs[name].cancel()
                 await asyncio.wait({jobs[name]})
+            if self.second is not None:
+                self.second.close()
             await control.close()
             await self.keeper.close()
             await self.spool.close()
@@ -182,6 +190,9 @@ class Hub:
     def _relay(self, found: Beacon) -> None:
         """Take custody of a beacon, unless its event came by the session."""
         by_session = (found.badge, found.ident) in self._events
+        if self.second is not None:
+            trusted = self.listener.trusted(found.badge, found.boot)
+            self.second.alarm(found.badge, found.ident, found.kind, self.location.facts(), by_session, trusted)
         if by_session and self.roster.proved_within(found.badge, ALIVE_MS):
             return
         self.keeper.take(
@@ -202,6 +213,8 @@ class Hub:
                 self.roster.battery(badge, battery)
                 _remember(self._events, (badge, ident), self.clock.now_ms())
                 self.keeper.take(badge, ident, relay.EVENT, seen_as, payload, self._facts(badge, seen_as))
+                if self.second is not None:
+                    self.second.alarm(badge, ident, seen_as, self.location.facts(), verified=True, trusted=True)
             elif kind == link.TELEMETRY:
                 battery, blob = link.unpack_telemetry(body)
                 self.roster.battery(badge, battery)
@@ -242,6 +255,35 @@ class Hub:
     def _stored(self, row: Row) -> None:
         if row.form == relay.EVENT:
             self.roster.send(row.badge, link.HELD, link.pack_held([row.ident]))
+
+    # ------------------------------------------------------------------ past the station
+
+    def _second_path(self, config: Config) -> SecondPath | None:
+        if config.modem is None:
+            return None
+        setup = Setup(
+            config.modem,
+            config.numbers,
+            config.labels,
+            int(config.after_s * 1000),
+            config.modem_baud,
+            config.modem_pin,
+        )
+
+        def told(badge: int, ident: bytes, payload: bytes) -> None:
+            # not an alarm in the queue: the alarm itself goes before what is said of it
+            self.keeper.take(badge, ident, relay.SECOND_PATH, kinds.STATUS, payload, "{}")
+
+        return SecondPath(setup, config.dir, self.clock, told)
+
+    def _waiting_alarms(self) -> Iterator[tuple[int, bytes, int, dict[str, Any] | None, bool, int]]:
+        """Alarms of an earlier run that the station has not acknowledged."""
+        for row in self.keeper.queue.rows():
+            if row.form in (relay.EVENT, relay.BEACON):
+                held_ms, _ = self.keeper.held(row)
+                place = json.loads(row.facts).get("place")
+                since_ms = self.clock.now_ms() - held_ms
+                yield row.badge, row.ident, row.kind, place, row.form == relay.EVENT, since_ms
 
     # ------------------------------------------------------------------ to the station
 
@@ -332,7 +374,10 @@ class Hub:
         try:
             if message.type == relay.RECEIPT:
                 badge, ident, blob, form = relay.unpack_receipt(message.payload)
-                self.listener.trust(badge, ident[:6])
+                if form != relay.SECOND_PATH:  # that is answered for forged ones too
+                    self.listener.trust(badge, ident[:6])
+                    if self.second is not None:
+                        self.second.acknowledged(badge, ident)
                 # who has the event needs no beacon of it; who has the beacon still needs the event
                 self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON) if form == relay.EVENT else (form,))
                 self._pass_on(badge, blob)
@@ -366,6 +411,8 @@ class Hub:
         """The station cannot verify an event, or a beacon: a forged one may name a true event that waits here."""
         self.counters["rejected"] += 1
         self.keeper.retire(badge, ident, (form,))
+        if self.second is not None and (badge, ident) not in self._events:
+            self.second.acknowledged(badge, ident)
         self._pass_on(badge, blob)
 
     def _asked(self) -> None:
