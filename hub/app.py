@@ -31,7 +31,7 @@ from hub.outbox import Row
 from hub.radio import Radio
 from hub.roster import Roster
 from hub.secondpath import SecondPath, Setup
-from hub.uplink import Broker, Uplink
+from hub.uplink import Broker, Tls, Uplink
 from protocol import kinds, link, relay
 from protocol.beacon import Beacon
 from protocol.crypto import Forged
@@ -41,6 +41,8 @@ logger = logging.getLogger("hub")
 
 EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
 ANSWER_MS = 4000  # the station answers every STATUS and every event; what has no answer by then had no station
+ELSEWHERE_MS = 10_000  # a second broker is tried when the first has had no station for so long
+PASSING_S = 10  # what a broker need not keep longer, as it is sent again or outdated: sound, telemetry
 HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
@@ -98,20 +100,15 @@ class Hub:
             self._events_first,
             lambda: self.keeper.reserve.held,
         )
+        brokers = _brokers(config)
         self.uplink = Uplink(
-            Broker(
-                config.mqtt_host,
-                config.mqtt_port,
-                config.mqtt_user,
-                config.mqtt_password,
-                config.mqtt_keepalive,
-                config.mqtt_version,
-            ),
+            brokers[0],
             self.identity.hub_id,
             self.boot,
             self._connected,
             self._down,
             self._station_announced,
+            brokers[1] if len(brokers) > 1 else None,
         )
         self.second = self._second_path(config)
         self.started_ms = self.clock.now_ms()
@@ -220,7 +217,9 @@ class Hub:
                 self.roster.battery(badge, battery)
                 facts = {"rssi": self.roster.rssi(badge)}
                 payload = relay.pack_telemetry(badge, battery, blob)
-                if self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0):
+                if self.uplink.publish(
+                    "up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0, expiry_s=PASSING_S
+                ):
                     self._asked()
             elif kind == link.AUDIO:
                 boot, capture, index, sealed = link.unpack_audio(body)
@@ -341,7 +340,7 @@ class Hub:
         if not self.uplink.ready:
             return False
         message = self.envelope.up(relay.AUDIO, relay.pack_audio(badge, boot, capture, packets))
-        return self.uplink.publish("up/audio", message, 1, done)
+        return self.uplink.publish("up/audio", message, 1, done, expiry_s=PASSING_S)
 
     def _connected(self, ready: bool) -> None:
         self._flying = 0
@@ -427,7 +426,10 @@ class Hub:
         proof_ms = self.envelope.proof_ms
         if self._asked_ms is not None and proof_ms is not None and proof_ms >= self._asked_ms:
             self._asked_ms = None
-        late = self._asked_ms is not None and self.clock.now_ms() - self._asked_ms > ANSWER_MS
+        waited_ms = 0 if self._asked_ms is None else self.clock.now_ms() - self._asked_ms
+        late = waited_ms > ANSWER_MS
+        if waited_ms > ELSEWHERE_MS and self.uplink.elsewhere():
+            return
         proof = self.uplink.ready and proof_ms is not None and not late
         if proof != self.roster.uplink:
             logger.info("the station %s", "answers" if proof else "does not answer")
@@ -466,6 +468,20 @@ class Hub:
     def status(self) -> dict[str, Any]:
         """Everything that a technician may know about the running hub."""
         return health.status(self)
+
+
+def _brokers(config: Config) -> list[Broker]:
+    tls = Tls(config.mqtt_ca, config.mqtt_cert, config.mqtt_key) if config.mqtt_ca else None
+    places = [(config.mqtt_host, config.mqtt_port)]
+    if config.mqtt_fallback:
+        host, _, port = config.mqtt_fallback.rpartition(":")
+        places.append((host, int(port)))
+    return [
+        Broker(
+            host, port, config.mqtt_user, config.mqtt_password, config.mqtt_keepalive, config.mqtt_version, tls
+        )
+        for host, port in places
+    ]  # fmt: skip
 
 
 def _remember(times: dict[tuple[int, bytes], int], key: tuple[int, bytes], now_ms: int) -> None:

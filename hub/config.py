@@ -183,7 +183,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "keepalive": Key(2, "seconds of silence until the broker is asked for a sign", _whole(1, 60, " seconds")),
         "fallback": Key(None, "a second broker, host:port, tried when the first fails or has no station", _ADDRESS),
         "ca": Key(None, "TLS: the authority that signed the broker's certificate, a PEM file", _text()),
-        "cert": Key(None, "TLS: this hub's certificate (tocsin-hub identity), a PEM file", _text()),
+        "cert": Key(None, "TLS: this hub's certificate; mqtt.pem in the hub's folder without it", _text()),
         "key": Key(None, "TLS: its private key; mqtt.key in the hub's folder without it", _text()),
         "version": Key("auto", "auto: 5 where the broker offers it, else 3.1.1", _one_of("auto", "5", "3.1.1")),
     },
@@ -237,8 +237,8 @@ class Config:
     mqtt_version: str
     mqtt_fallback: str | None
     mqtt_ca: Path | None
-    mqtt_cert: Path | None
-    mqtt_key: Path | None
+    mqtt_cert: Path
+    mqtt_key: Path
     station_key: bytes
     place: tuple[float, float] | None
     accuracy_m: float | None
@@ -356,8 +356,8 @@ def _build(values: dict[str, dict[str, Any]], base: Path) -> Config:
         mqtt_version=mqtt["version"],
         mqtt_fallback=mqtt["fallback"],
         mqtt_ca=base / mqtt["ca"] if mqtt["ca"] else None,
-        mqtt_cert=base / mqtt["cert"] if mqtt["cert"] else None,
-        mqtt_key=base / mqtt["key"] if mqtt["key"] else None,
+        mqtt_cert=base / (mqtt["cert"] or f"{hub['dir']}/mqtt.pem"),
+        mqtt_key=base / (mqtt["key"] or f"{hub['dir']}/mqtt.key"),
         station_key=_pinned(station, base),
         place=location["fixed"],
         accuracy_m=location["accuracy"],

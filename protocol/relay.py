@@ -235,8 +235,9 @@ def unpack_second_path(payload: bytes) -> "tuple[int, bytes, int, int, int, int]
 def pack_receipt(badge: int, ident: bytes, blob: bytes, form: int = EVENT) -> bytes:
     """RECEIPT or REJECTED: whose event, which, and an envelope to hand to the badge (or nothing).
 
-    `form` (EVENT, BEACON, SECOND_PATH) says which of them the station has taken or refused. A beacon tells the kind and no more,
-    so its receipt leaves the event itself in the outbox; and a forged beacon must not take a true event with it.
+    `form` (EVENT, BEACON, SECOND_PATH) says which of them the station has taken or refused. A beacon tells the kind and
+    no more, so its receipt leaves the event itself in the outbox; and a forged beacon must not take a true event with
+    it.
     """
     return badge.to_bytes(3, "big") + bytes((form,)) + ident + blob
 

@@ -328,6 +328,14 @@ class Pocket:
                 assert time.monotonic() < end, (self.folder / "hub.log").read_text()
                 await asyncio.sleep(0.01)
 
+    async def until_status(self, true: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """Wait for something that the hub says of itself."""
+        end = time.monotonic() + 10
+        while not true(status := await self.status()):
+            assert time.monotonic() < end, f"{what}: {status}"
+            await asyncio.sleep(0.05)
+        return status
+
     async def down(self) -> None:
         """The end."""
         for task in self._tasks:

@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,9 @@ class PocketRadio:
         self.ready = asyncio.Event()
         self.problem = ""
         self.connections: dict[int, PocketConnection] = {}
-        self._heard: Callable[[BLEDevice, dict[int, bytes], int], None] = args[-1]
+        self._heard: Callable[[BLEDevice, dict[int, bytes], int], None] = args[3]
+        self.last_step = ""
+        self.counters: Counter[str] = Counter()
         self._writer: asyncio.StreamWriter | None = None
 
     @property
@@ -219,6 +222,10 @@ class PocketRadio:
 
     async def broadcast(self, data: bytes) -> None:
         """Nobody listens."""
+
+    def status(self) -> dict[str, Any]:
+        """For technicians."""
+        return {}
 
     def tell(self, what: int, number: int, data: bytes = b"") -> None:
         """A frame to the test."""

@@ -87,11 +87,7 @@ def test_a_disk_that_takes_nothing_stops_no_alarm_and_no_badge_is_told_held(tmp_
             chain.close_uplink()
             chain.fill_disk(True)
             alarm = badge.raise_event(kinds.SOS)
-            for _ in range(100):
-                if "failed" in (status := await chain.status())["disk"]:
-                    break
-                await asyncio.sleep(0.05)
-            assert "failed" in status["disk"]
+            status = await chain.until_status(lambda status: "failed" in status["disk"], "it says so")
             assert alarm not in badge.held
             assert status["queue"] >= 1, "kept in memory"
             chain.open = True

@@ -291,8 +291,7 @@ def test_the_whole_chain_tells_the_numbers_and_later_the_station(tmp_path: Path)
         await until(lambda: modem.sent, 10, "a message")
         assert "Cllr A. Example (badge 1)" in modem.sent[0][1]
         assert "52.92250,-1.47460, venue." in modem.sent[0][1]
-        while (await chain.status())["queue"] < 2:  # the report is in the outbox
-            await asyncio.sleep(0.05)
+        await chain.until_status(lambda status: status["queue"] >= 2, "the report is in the outbox")
         await asyncio.sleep(0.3)
         await chain.kill()
         chain.open = True

@@ -1,0 +1,6 @@
+def add_command(c):
+    pass
+
+
+def run(a, b):
+    return 0
