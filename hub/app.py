@@ -148,6 +148,8 @@ class Hub:
             jobs["second path"] = asyncio.create_task(self.second.run())
         if self.config.nmea:
             jobs["location"] = asyncio.create_task(self.location.follow(self.config.nmea, self.config.baud))
+        if self.config.gpsd:
+            jobs["location"] = asyncio.create_task(self.location.follow_gpsd(self.config.gpsd))
         control = Control(self.config.dir / "hub.sock", self.status)
         try:
             await control.open()

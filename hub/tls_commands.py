@@ -1,4 +1,4 @@
-"""`tocsin-hub ca` on the technician's own machine, and `tocsin-hub identity` on the hub: certificates for the broker."""
+"""Certificates for the broker: `tocsin-hub ca` on the technician's own machine, `tocsin-hub identity` on the hub."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Client:
         self.client.on_connect = lambda *_: setattr(self, "connected", True)
         self.client.on_disconnect = lambda *_: setattr(self, "ended", True)
         self.client.on_message = lambda _c, _u, m: self.heard.append((m.topic, bytes(m.payload)))
-        self.client.on_publish = lambda _c, _u, _m, code, _p: code.is_failure and self.denied.append(str(code))
+        self.client.on_publish = lambda _c, _u, _m, code, _p: self.denied.extend([str(code)] * code.is_failure)
         self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.denied.extend(
             str(code) for code in codes if code.is_failure
         )
