@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from bleak.backends.device import BLEDevice
 
-from hub import health
+from hub import health, ready_check
 from hub.audio import Packets, Spool
 from hub.beacons import Listener
 from hub.broadcast import Broadcaster
@@ -27,10 +28,12 @@ from hub.envelope import Envelope
 from hub.identity import Identity, KeyRing, next_boot
 from hub.keeper import Keeper
 from hub.location import Location
+from hub.metrics import Metrics
 from hub.outbox import Row
 from hub.radio import Radio
 from hub.roster import Roster
 from hub.secondpath import SecondPath, Setup
+from hub.systemd import Notifier
 from hub.uplink import Broker, Tls, Uplink
 from protocol import kinds, link, relay
 from protocol.beacon import Beacon
@@ -109,8 +112,10 @@ class Hub:
             self._down,
             self._station_announced,
             brokers[1] if len(brokers) > 1 else None,
+            lambda: self.notifier.beat("uplink"),
         )
         self.second = self._second_path(config)
+        self.notifier = Notifier(time.monotonic)
         self.started_ms = self.clock.now_ms()
         self._flying = 0
         self._epoch = 0
@@ -142,6 +147,7 @@ class Hub:
                 ("sender", self._send()),
                 ("health", self._tell_health()),
                 ("hello", self._tell_hello()),
+                ("systemd", self.notifier.run(lambda: health.line(self))),
             )
         }
         if self.second is not None:
@@ -151,8 +157,13 @@ class Hub:
         if self.config.gpsd:
             jobs["location"] = asyncio.create_task(self.location.follow_gpsd(self.config.gpsd))
         control = Control(self.config.dir / "hub.sock", self.status)
+        metrics = Metrics(self.config.metrics_port, self.status) if self.config.metrics_port else None
         try:
             await control.open()
+            if metrics is not None:
+                await metrics.open()
+            # what waits in the outbox is being sent, radio or not
+            self.notifier.say("READY=1")
             await self.radio.ready.wait()
             ready()
             done, _ = await asyncio.wait(jobs.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -160,12 +171,15 @@ class Hub:
                 await job
                 raise RuntimeError(f"{job.get_name()} has ended")
         finally:
+            self.notifier.say("STOPPING=1")
             # badges first, so that they look for another hub at once; the broker connection ends with a word
             for name in ("answers", "badges", "radio", *jobs):
                 jobs[name].cancel()
                 await asyncio.wait({jobs[name]})
             if self.second is not None:
                 self.second.close()
+            if metrics is not None:
+                await metrics.close()
             await control.close()
             await self.keeper.close()
             await self.spool.close()
@@ -251,6 +265,12 @@ class Hub:
             facts["rssi"] = rssi
         if kind in PLACED and (place := self.location.facts()):
             facts["place"] = place
+        if kind == kinds.TEST:
+            # a self-test asks about the whole path: the hub answers for its own part
+            missing = [finding.what for finding in ready_check.look(self.status(), [badge]) if not finding.good]
+            facts["ready"] = not missing
+            if missing:
+                facts["missing"] = missing[:8]
         return json.dumps(facts, separators=(",", ":"))
 
     def _stored(self, row: Row) -> None:
@@ -327,6 +347,7 @@ class Hub:
         """What is due again, and what found no place in the broker's window."""
         while True:
             self._pump()
+            self.notifier.beat("sender")
             next_ms = self.keeper.queue.next_ms()
             wait_s = 1.0 if next_ms is None else max(0.05, (next_ms - self.clock.now_ms()) / 1000)
             with contextlib.suppress(TimeoutError):

@@ -12,14 +12,18 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import serial
 
+from hub.identity import write_private
 from hub.sms import Text
 
 logger = logging.getLogger("hub.modem")
 
+REFUSED = "sim-pin-refused"  # in the hub's folder
 ANSWER_S = 3.0  # for an ordinary command
 PIN_S = 20.0  # a SIM that was just unlocked needs seconds until it is ready
 SEND_S = 60.0  # until the network has taken a message: 27.005 gives no limit, modems give up after a minute
@@ -50,12 +54,19 @@ class Report:
 
 
 class Modem:
-    """A modem at a port, opened. Use as a context. Every method raises ModemFailed."""
+    """A modem at a port, opened. Use as a context. Every method raises ModemFailed.
 
-    def __init__(self, port: str, baud: int = 115_200, pin: str | None = None) -> None:
+    `refused` is a file that remembers a PIN which the SIM did not take: three wrong ones lock it, and a hub that is
+    started again and again would soon have tried three times.
+    """
+
+    def __init__(
+        self, port: str, baud: int = 115_200, pin: str | None = None, refused: Path | None = None
+    ) -> None:  # fmt: skip
         self._name = port
         self._baud = baud
         self._pin = pin
+        self._refused = refused
         self._port: Any = None
         self._buffer = b""
         self._lines: deque[str] = deque()
@@ -128,10 +139,15 @@ class Modem:
         if state == "SIM PIN":
             if not self._pin:
                 raise ModemFailed("the SIM asks for its PIN: give pin in [second_path], or take the PIN off", True)
+            digest = sha256(self._pin.encode()).hexdigest()
+            if self._refused is not None and self._refused.exists() and self._refused.read_text() == digest:
+                raise ModemFailed("the SIM has refused this PIN before, and it is not tried again: correct pin", True)
             try:
                 self.command(f'AT+CPIN="{self._pin}"', PIN_S)
             except ModemFailed as problem:
-                # never a second time: three wrong ones lock the SIM
+                if self._refused is not None:
+                    with contextlib.suppress(OSError):
+                        write_private(self._refused, digest.encode())
                 raise ModemFailed("the SIM does not take this PIN; it is not tried again", True) from problem
             end = time.monotonic() + PIN_S
             while (state := self._pin_state()) != "READY" and time.monotonic() < end:

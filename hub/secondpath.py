@@ -24,7 +24,7 @@ from typing import Any
 
 from hub.clock import Clock
 from hub.identity import write_private
-from hub.modem import Modem, ModemFailed, Report
+from hub.modem import REFUSED, Modem, ModemFailed, Report
 from hub.sms import Text, encode
 from protocol import ident, kinds, relay
 
@@ -98,7 +98,7 @@ class SecondPath:
         self._path = folder / "sms.json"
         self._clock = clock
         self._told = told
-        self._modem = modem or (lambda: Modem(setup.port, setup.baud, setup.pin))
+        self._modem = modem or (lambda: Modem(setup.port, setup.baud, setup.pin, folder / REFUSED))
         self._waiting: dict[Key, _Waiting] = {}
         self._done: dict[Key, int] = {}  # acknowledged, or sent: never again
         self._interrupted: dict[Key, tuple[dict[str, str], int | None]] = {}

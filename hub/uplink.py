@@ -73,7 +73,8 @@ class Uplink:
     """A connection that comes back by itself.
 
     `on_ready(bool)` is called when the hub can publish and when it no longer can; `on_down(bytes)` with each message
-    on the hub's own topic; `on_station()` when the station announces itself. All on the event loop.
+    on the hub's own topic; `on_station()` when the station announces itself; `on_round()` every few seconds at most,
+    while it is alive. All on the event loop.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Uplink:
         on_down: Callable[[bytes], None],
         on_station: Callable[[], None],
         fallback: Broker | None = None,
+        on_round: Callable[[], None] = lambda: None,
     ) -> None:
         self.broker = broker
         self.denied = ""  # what the broker's rules do not let this hub do
@@ -105,6 +107,7 @@ class Uplink:
         self._refused5 = float("-inf")
         self._told = ""
         self._leaves = False
+        self._on_round = on_round
 
     def publish(
         self,
@@ -139,6 +142,7 @@ class Uplink:
         """Keep a connection for ever; cancel it to go offline properly."""
         attempt = 0
         while True:
+            self._on_round()
             started = time.monotonic()
             before = self.connections
             try:
@@ -362,6 +366,7 @@ class Uplink:
         self._on_ready(True)
         try:
             while not self._ended.is_set():
+                self._on_round()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(MISC_S):
                         await self._ended.wait()

@@ -60,7 +60,7 @@ def test_how_it_stands_with_the_network_is_read_in_between_what_it_reports_unask
 
 
 def test_a_sim_with_a_pin_is_unlocked_once_and_a_wrong_pin_is_never_tried_again(
-    emulated: modem_emulator.Modem,
+    emulated: modem_emulator.Modem, tmp_path: Path
 ) -> None:
     emulated.pin = "1234"
     with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match="give pin in") as caught:
@@ -69,6 +69,11 @@ def test_a_sim_with_a_pin_is_unlocked_once_and_a_wrong_pin_is_never_tried_again(
     with Modem(emulated.port, pin="9999") as modem, pytest.raises(ModemFailed, match="not tried again"):
         modem.check()
     assert emulated.pin_tries == 2
+    remembered = tmp_path / "refused"
+    for _ in range(3):  # a hub that is started again and again
+        with Modem(emulated.port, pin="9999", refused=remembered) as modem, pytest.raises(ModemFailed):
+            modem.check()
+    assert emulated.pin_tries == 1
     send(emulated, "now", pin="1234")
     assert len(emulated.sent) == 1
     emulated.pin_tries = 0
