@@ -81,6 +81,7 @@ def _run(settings: config.Config) -> int:
     _log(settings.log_level)
     if os.environ.get("TOCSIN_PARENT_DEATH"):
         _die_with_parent()
+    os.umask(0o077)
     try:
         lock = _alone(settings.dir)
     except OSError as problem:

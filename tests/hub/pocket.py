@@ -38,6 +38,7 @@ from station.work import Committed
 SAY_S = 0.1  # what has no HELD is said again: a badge waits a second
 ADVERTISE_S = 0.1
 NOTHING = bytes(8)
+SPEECH = bytes(range(203))  # a packet, as far as anybody but the station can tell
 
 
 class Badge:
@@ -83,7 +84,7 @@ class Badge:
     def speak(self, capture: int, index: int) -> None:
         """A packet of sound."""
         self.unacked[(capture, index)] = audio.seal_audio(
-            self.keys.audio, self.number, self.boot, capture, index, bytes(203)
+            self.keys.audio, self.number, self.boot, capture, index, SPEECH
         )
         self._packet(capture, index)
         self.flush()
