@@ -42,7 +42,9 @@ from protocol.events import Malformed
 
 logger = logging.getLogger("hub")
 
-EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
+# events that the broker has not taken, or the station not answered: an alarm waits behind no more than these, and
+# finds as many places again; it takes the station a quarter of a second to commit them
+EVENTS_FLYING = 32
 ANSWER_MS = 4000  # the station answers every STATUS and every event; what has no answer by then had no station
 ELSEWHERE_MS = 10_000  # a second broker is tried when the first has had no station for so long
 PASSING_S = 10  # what a broker need not keep longer, as it is sent again or outdated: sound, telemetry
@@ -318,10 +320,12 @@ class Hub:
         if not self.uplink.ready:
             return
         now = self.clock.now_ms()
+        out = queue.out(now)
         for row in queue.due(now, EVENTS_FLYING):
             alarm = kinds.priority(row.kind) == kinds.PRIORITY_ALARM
-            if self._flying >= EVENTS_FLYING * (2 if alarm else 1):
+            if max(self._flying, out) >= EVENTS_FLYING * (2 if alarm else 1):
                 break
+            out += 1
             held_ms, certain = self.keeper.held(row)
             facts = json.loads(row.facts)
             if not certain:

@@ -23,7 +23,7 @@ from typing import Any
 
 from neighbours import broker, until
 from pocket_hub import ADVERT, ANSWERED, CLOCK, DIAL, DISK, FRAME, HANG_UP, VALUE
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from hub import control
 from protocol import audio, beacon, downlink, events, ident, kinds, link
@@ -262,8 +262,12 @@ class Pocket:
                 enrol.enrolled(work, found, hub)
         return True
 
-    async def start_hub(self, point: str = "", nth: int = 1, sabotage: str = "") -> None:
-        """Begin a life; it dies by itself at the nth passing of a point. `sabotage`: see pocket_hub.sabotage."""
+    async def start_hub(self, point: str = "", nth: int = 1, sabotage: str = "", trace: str = "") -> None:
+        """Begin a life; it dies by itself at the nth passing of a point.
+
+        `sabotage`: see pocket_hub.sabotage. `trace`: a file that hears when each event came, was stored, and had its
+        PUBACK.
+        """
         assert self._zygote is not None
         assert self._zygote.stdin is not None
         assert self._zygote.stdout is not None
@@ -276,6 +280,7 @@ class Pocket:
             "nth": nth,
             "moved_ms": self.moved_ms,
             "sabotage": sabotage,
+            "trace": trace,
         }
         self._zygote.stdin.write(json.dumps(order).encode() + b"\n")
         self.pid = int(await self._zygote.stdout.readline())
@@ -426,6 +431,16 @@ class Pocket:
         """Events by badge and identity: whether their envelope has come."""
         with self.station.core.read() as db:
             return {(row.badge, row.ident): row.sealed for row in db.scalars(select(Identity))}
+
+    def events_at_station(self) -> int:
+        """How many events it has."""
+        with self.station.core.read() as db:
+            return db.scalar(select(func.count()).select_from(Identity)) or 0
+
+    def has(self, badge: Badge, name: bytes) -> bool:
+        """Whether the station has this event."""
+        with self.station.core.read() as db:
+            return db.get(Identity, (badge.number, name)) is not None
 
     def rows(self) -> list[BadgeEvent]:
         """The events in the order in which they came."""

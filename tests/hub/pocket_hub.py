@@ -36,7 +36,7 @@ from hub.identity import KeyRing
 from hub.keeper import Keeper
 from hub.outbox import Outbox
 from hub.uplink import Uplink
-from protocol import beacon
+from protocol import beacon, relay
 
 FRAME = struct.Struct(">HBI")  # length of what follows the head, what, connection or badge
 ADVERT, DIAL, ANSWERED, VALUE, HANG_UP, CLOCK, DISK = range(7)
@@ -142,6 +142,40 @@ def sabotage(how: str) -> None:
         raise ValueError(how)
 
 
+def trace(path: str) -> None:
+    """Write down when an event was heard, stored, and acknowledged by the broker (CLOCK_MONOTONIC)."""
+    lines = Path(path).open("a", buffering=1)  # noqa: SIM115 - for as long as the process lives
+    real_take, real_stored, real_publish = Keeper.take, Hub._stored, Uplink.publish
+
+    def note(what: str, name: bytes, at: float | None = None) -> None:
+        lines.write(f"{what} {name.hex()} {at or time.monotonic()}\n")
+
+    def take(keeper: Keeper, badge: int, ident: bytes, form: int, *args: Any) -> Any:
+        if form == relay.EVENT:
+            note("heard", ident, PocketRadio.heard_at)
+        return real_take(keeper, badge, ident, form, *args)
+
+    def stored(made: Hub, row: Any) -> None:
+        if row.form == relay.EVENT:
+            note("stored", row.ident)
+        real_stored(made, row)
+
+    def publish(uplink: Uplink, topic: str, payload: bytes, qos: int = 1, done: Any = None, **kwargs: Any) -> bool:
+        def landed() -> None:
+            if topic == "up/event" and len(payload) > 150:
+                up = relay.unpack_up(lambda *_: True, payload)
+                if up.type == relay.EVENT:
+                    note("puback", relay.unpack_event(up.payload)[2])
+            if done:
+                done()
+
+        return real_publish(uplink, topic, payload, qos, landed if qos else done, **kwargs)
+
+    setattr(Keeper, "take", take)  # noqa: B010
+    setattr(Hub, "_stored", stored)  # noqa: B010
+    setattr(Uplink, "publish", publish)  # noqa: B010
+
+
 MADE: list[Hub] = []
 
 
@@ -201,6 +235,7 @@ class PocketRadio:
 
     path = ""
     clock = MovedClock()
+    heard_at = 0.0
 
     def __init__(self, *args: Any) -> None:
         self.ready = asyncio.Event()
@@ -255,6 +290,7 @@ class PocketRadio:
             elif what == ANSWERED and not connection.answered.done():
                 connection.answered.set_result(None)
             elif what == VALUE and connection.notified:
+                PocketRadio.heard_at = time.monotonic()
                 connection.notified(data)
             elif what == HANG_UP:
                 del self.connections[number]
@@ -292,6 +328,8 @@ def fork(order: dict[str, Any]) -> int:
         setattr(hub.app, "Radio", PocketRadio)  # noqa: B010
         if order.get("sabotage"):
             sabotage(order["sabotage"])
+        if order.get("trace"):
+            trace(order["trace"])
         if order.get("point"):
             arm(order["point"], order["nth"])
         asyncio.run(live(order))
