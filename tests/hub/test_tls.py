@@ -61,6 +61,7 @@ class Site:
 
 @contextlib.contextmanager
 def site(folder: Path, host: str = "localhost") -> Iterator[Site]:
+    folder.mkdir(exist_ok=True)
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip("mosquitto is not installed: apt install mosquitto")

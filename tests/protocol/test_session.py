@@ -233,7 +233,13 @@ def test_even_a_true_signature_over_nonsense_is_only_malformed(data: bytes) -> N
 
     try:
         up = relay.unpack_up(always, data)
-        for unpack in (relay.unpack_event, relay.unpack_beacon, relay.unpack_telemetry, relay.unpack_audio, relay.unpack_second_path):
+        for unpack in (
+            relay.unpack_event,
+            relay.unpack_beacon,
+            relay.unpack_telemetry,
+            relay.unpack_audio,
+            relay.unpack_second_path,
+        ):
             with contextlib.suppress(events.Malformed):
                 unpack(up.payload)
     except events.Malformed:
