@@ -34,7 +34,9 @@ from hub.audiostore import AudioStore
 from hub.clock import Clock
 from hub.identity import KeyRing
 from hub.keeper import Keeper
+from hub.modem import Modem
 from hub.outbox import Outbox
+from hub.secondpath import SecondPath
 from hub.uplink import Uplink
 from protocol import beacon, relay
 
@@ -56,6 +58,12 @@ POINTS: dict[str, tuple[Any, str]] = {
     "audio.receipt": (Spool, "receipt"),
     "keys.open": (KeyRing, "open"),
     "private.write": (hub.identity, "write_private"),
+}
+MESSAGE_POINTS: dict[str, tuple[Any, str]] = {  # passed only by a hub with a modem
+    "second.save": (SecondPath, "_save"),
+    "second.hand_over": (SecondPath, "_hand_over"),
+    "second.finish": (SecondPath, "_finish"),
+    "modem.send": (Modem, "send"),
 }
 COMMIT, REPLACE = "sqlite.commit", "private.replace"  # inside SQLite's commit, and between a file and its name
 NAMES = sorted([f"{name}.{side}" for name in POINTS for side in ("before", "after")] + [COMMIT, REPLACE])
@@ -96,7 +104,7 @@ def arm(point: str, nth: int) -> None:
         setattr(Path, "replace", replaced)  # noqa: B010
         return
     name, _, side = point.rpartition(".")
-    owner, attribute = POINTS[name]
+    owner, attribute = {**POINTS, **MESSAGE_POINTS}[name]
     real = getattr(owner, attribute)
 
     @functools.wraps(real)

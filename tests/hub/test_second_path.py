@@ -12,7 +12,7 @@ import modem_emulator
 import pytest
 from neighbours import until
 from pocket import Pocket, free_of_errors, pocket
-from pocket_hub import MovedClock
+from pocket_hub import MESSAGE_POINTS, MovedClock
 from sqlalchemy import select
 
 from hub.secondpath import ONE_MATTER_MS, SecondPath, Setup
@@ -316,6 +316,64 @@ def test_the_whole_chain_tells_the_numbers_and_later_the_station(tmp_path: Path)
 
     async def run() -> None:
         async with pocket(tmp_path, 1, extra) as chain:
+            await story(chain)
+        assert free_of_errors(tmp_path / "hub.log") == []
+
+    try:
+        asyncio.run(run())
+    finally:
+        modem.close()
+
+
+def test_a_hub_process_that_is_killed_around_a_message_tells_everybody_and_owns_up_to_a_second_time(
+    tmp_path: Path,
+) -> None:
+    modem = modem_emulator.Modem()
+    numbers = ", ".join(f'"{number}"' for number in NUMBERS)
+    extra = f'[second_path]\nmodem = "{modem.port}"\nnumbers = [{numbers}]\n'
+    points = [(f"{name}.{side}", nth) for name in MESSAGE_POINTS for side in ("before", "after") for nth in (1, 2)]
+
+    async def story(chain: Pocket) -> None:
+        badge, killed, twice = chain.badges[0], 0, 0
+        for point, nth in points:
+            await chain.kill()
+            chain.move_clock(4000)  # another hour, another matter
+            modem.sent.clear()
+            badge.kind = kinds.STATUS
+            await chain.start_hub(point, nth)
+            await until(lambda: badge.established, 5, "a session")
+            alarm = badge.raise_event(kinds.SOS)
+            await until(lambda alarm=alarm: alarm in badge.held or chain.died.is_set(), 5, "held")  # type: ignore[misc]
+            chain.move_clock(16)
+            for _ in range(60):
+                if chain.died.is_set():
+                    break
+                await asyncio.sleep(0.05)
+            killed += chain.died.is_set()
+            await chain.kill()
+            await chain.start_hub()
+            await until(lambda: {number for number, _ in modem.sent} == set(NUMBERS), 10, f"everybody, {point} {nth}")
+            await asyncio.sleep(0.2)
+            for number in NUMBERS:
+                texts = [text for to, text in modem.sent if to == number]
+                assert len(texts) <= 2, (point, nth, texts)
+                if len(texts) == 2:
+                    twice += 1
+                    assert "Perhaps sent before." in texts[1], (point, nth, texts)
+        assert killed >= len(points) * 0.6
+        assert twice < killed
+        chain.open = True
+        assert (await chain.settled()).clean
+
+        def told() -> int:
+            with chain.station.core.read() as db:
+                return len(list(db.scalars(select(Entry).where(Entry.what == "second_path"))))
+
+        await until(lambda: told() == len(points), 10, "one line in the timeline of each alarm")
+
+    async def run() -> None:
+        async with pocket(tmp_path, 1, extra) as chain:
+            chain.close_uplink()
             await story(chain)
         assert free_of_errors(tmp_path / "hub.log") == []
 
