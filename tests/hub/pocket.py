@@ -37,6 +37,7 @@ from station.work import Committed
 
 SAY_S = 0.1  # what has no HELD is said again: a badge waits a second
 ADVERTISE_S = 0.1
+ROTATE_S = 3.0
 NOTHING = bytes(8)
 SPEECH = bytes(range(203))  # a packet, as far as anybody but the station can tell
 
@@ -60,7 +61,9 @@ class Badge:
         self.session: BadgeLink | None = None
         self.say: Callable[[int, int, bytes], None] | None = None
         self.resends = True
-        self.said_ms = 0.0
+        self._shown: tuple[int, int] | None = None
+        self._rotated = 0.0
+        self._beacon = b""
 
     def now(self) -> int:
         """Milliseconds."""
@@ -117,11 +120,16 @@ class Badge:
         self.flush()
 
     def advertisement(self) -> bytes:
-        """The next beacon."""
+        """The beacon, a new one when it is time or something has happened."""
+        shown = (self.kind, self.seq)
+        if self._shown == shown and time.monotonic() - self._rotated < ROTATE_S:
+            return self._beacon
+        self._shown, self._rotated = shown, time.monotonic()
         self.rotation += 1
-        return beacon.seal_beacon(
+        self._beacon = beacon.seal_beacon(
             self.group, self.keys.beacon, self.number, self.boot, self.seq, self.kind, self.kind, 80, self.rotation
         )
+        return self._beacon
 
     def connected(self) -> None:
         """A hub has dialled."""
@@ -474,16 +482,19 @@ class Pocket:
         tally.doubled = sum(n - 1 for n in self.raised_notices.values()) + sum(n - 1 for n in incidents.values())
         return tally
 
-    async def settled(self, seconds: float = 20.0) -> Tally:
-        """Wait until the hub has nothing left to say, and count."""
+    async def settled(self, seconds: float = 120.0) -> Tally:
+        """Wait until the hub has nothing left to say, and count. Fails when it goes on and on."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        for badge in self.badges:
+            badge.kind = kinds.STATUS  # the beacons of an alarm that goes on never come to an end
+        while True:
             quiet = not any(badge.unheld or badge.unacked for badge in self.badges)
             status = await self.status()
             if quiet and status["queue"] == 0 and status["audio_queue"] == 0 and self.station.worker.waiting == 0:
-                break
+                return self.count()
+            left = [(badge.number, len(badge.unheld), len(badge.unacked)) for badge in self.badges]
+            assert time.monotonic() < end, f"never settled: {left}, {self.count()}, {status}"
             await asyncio.sleep(0.05)
-        return self.count()
 
 
 @contextlib.asynccontextmanager
@@ -504,26 +515,33 @@ STORY = (kinds.SOS, kinds.BATTERY, kinds.VISIT_START, kinds.CHECK_IN, kinds.LANY
 async def lives(chain: Pocket, plan: list[tuple[str, int]], chance: random.Random) -> tuple[Tally, Counter[str]]:
     """Kill a hub once for each entry of the plan, while badges have something to say; count at the end.
 
-    An entry is a point and how many passings it is survived, or "" and the milliseconds that the life may take.
+    An entry is a point and at which passing it kills, or "" and the milliseconds that the life may take.
     Gives also how often each point killed.
     """
     fired: Counter[str] = Counter()
     await chain.kill()
     for capture, (point, number) in enumerate(plan, 1):
         chain.open = chance.random() < 0.75
-        await chain.start_hub(point, number)
-        life_s = 1.5 if point else number / 1000
-        end = time.monotonic() + life_s
+        await chain.start_hub(point, 1 if not point else number)
         index = 0
+        # a random instant is counted from the first session on, so that a busy machine has lives worth ending too
+        born = time.monotonic()
+        end = born + 5.0
+        talking = False
         while time.monotonic() < end and not chain.died.is_set():
             badge = chance.choice(chain.badges)
             if badge.established:
+                if not talking:
+                    talking = True
+                    end = time.monotonic() + (1.2 if point else number / 1000)
                 if index < 12:
                     badge.speak(capture, index)
                     index += 1
                 if chance.random() < 0.4 and len(badge.unheld) < 4:
                     badge.raise_event(chance.choice(STORY))
-            if point and end - time.monotonic() < life_s - 0.4 and not chain.open:
+            elif not point and number < 60 and time.monotonic() - born > number / 1000:
+                break  # some die before anybody has spoken
+            if point and not chain.open and time.monotonic() - born > 0.4:
                 chain.open = True  # some points are only passed with a station
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(chain.died.wait(), 0.01)
