@@ -12,8 +12,10 @@ from bench import chain
 from drill.badge import BadgeClient
 
 ALARMS = 10
-# the badge says how much is free after a collection once a minute
+# The badge says how much is free after a collection once a minute. Something may be on its way just then, a message or
+# a packet, and what looks like an address on the stack keeps what lies there: the better of a few is what stays taken.
 REPORT_S = 75.0
+REPORTS = 3
 
 
 async def measure(minutes: float) -> dict[str, Any]:
@@ -26,15 +28,16 @@ async def measure(minutes: float) -> dict[str, Any]:
             await asyncio.sleep(max(0.0, began + 60 * minutes * number / ALARMS - time.monotonic()))
             await chain.one(play.stage, "b1")
             if number in (0, ALARMS - 1):
-                free.append(await _free(client))
+                free.append([await _free(client) for _ in range(REPORTS)])
         took = (time.monotonic() - began) / 60
     return {
         "unit": "bytes free after a collection, of a 64-bit heap of 160 KiB that stands for 80 KB on the badge",
-        "after_one_alarm": free[0],
-        "after_ten_alarms": free[1],
+        "after_one_alarm": max(free[0]),
+        "after_ten_alarms": max(free[1]),
+        "reports": {"after_one_alarm": free[0], "after_ten_alarms": free[1]},
         "minutes_of_duty": round(took, 1),
-        "target": "not lower than after one alarm, after an hour (python -m bench --only badge --duty 60)",
-        "met": free[1] >= free[0],
+        "target": "not lower than after one alarm, after an hour (python -m bench --only badge_memory --duty 60)",
+        "met": max(free[1]) >= max(free[0]),
     }
 
 

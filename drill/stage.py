@@ -23,6 +23,7 @@ from drill.operator import Operator
 from drill.processes import DidNotStart, Part, Port, command
 from drill.scenario import Badge, Hub, Scenario
 from drill.uplink import Uplink
+from firmware.emulator.companion import CARD_MAX
 from firmware.tools import provision
 
 # a badge is heard, connected, enrolled and proved in some seconds; with several of them on two busy cores in more
@@ -209,6 +210,7 @@ class Stage:
         name = f"badge:{badge.id}"
         arguments = ["--air", f"127.0.0.1:{self.port('air')}", "--name", name, "--port", str(self.port(name))]
         arguments += ["--dir", str(self.folder / f"badge-{badge.id}")]
+        arguments.append("--card=" + "".join(filter(str.isprintable, badge.wearer))[:CARD_MAX])
         if badge.microphone is not None:
             arguments += ["--microphone", str(badge.microphone)]
         for broken in badge.broken:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from hardware.design import PARTS, Placed
-from hardware.parts import LOOSE
+from hardware.parts import KINDS, LOOSE
 
 COLUMNS = (
     "References",
@@ -19,6 +19,7 @@ COLUMNS = (
     "Alternate",
     "Datasheet",
     "Footprint",
+    "Verified",
 )
 
 
@@ -49,28 +50,36 @@ def lines(parts: dict[str, Placed] | None = None) -> list[dict[str, str]]:
                         part.alternate,
                         part.datasheet,
                         part.footprint.split(":")[1],
+                        part.verified,
                     ),
                     strict=True,
                 )
             )
         )
-    for about, maker, number, alternate, sheet, count in LOOSE:
+    for about, maker, number, alternate, sheet, count, verified in LOOSE:
         rows.append(
             dict(
                 zip(
                     COLUMNS,
-                    ("-", str(count), "", about, maker, number, alternate, sheet, "not on the board"),
+                    ("-", str(count), "", about, maker, number, alternate, sheet, "not on the board", verified),
                     strict=True,
                 )
             )
         )
     for row in rows:
         empty = [
-            column for column in ("Manufacturer", "Part number", "Alternate", "Datasheet") if not row[column].strip()
+            column
+            for column in ("Manufacturer", "Part number", "Alternate", "Datasheet", "Verified")
+            if not row[column].strip()
         ]
         if empty:
             raise ValueError(
                 f"bill of materials: {row['References']} ({row['Description']}) has no {', '.join(empty).lower()}"
+            )
+        if not row["Verified"].startswith(KINDS):
+            raise ValueError(
+                f"bill of materials: {row['References']} ({row['Description']}): verified must begin with one of: "
+                + ", ".join(KINDS)
             )
     return rows
 
@@ -98,8 +107,9 @@ tr.on{background:#ffe9a8}tr.done td{color:#5b6b7a;text-decoration:line-through}
 input[type=search]{font:inherit;padding:.3rem;width:20rem;margin-bottom:.5rem}
 svg{width:100%;height:auto}
 .edge{fill:#dfeae4;stroke:#1c2733;stroke-width:.2}.pad{fill:#b08d3c}.body{fill:#5b6b7a;fill-opacity:.35;stroke:#1c2733;stroke-width:.1}
-.on .body{fill:#d3481f;fill-opacity:.9}.on .pad{fill:#d3481f}small{color:#5b6b7a}
-@media (max-width:800px){body{display:block}}
+.on .body{fill:#d3481f;fill-opacity:.9;stroke:#d3481f;stroke-width:.9}.on .pad{fill:#d3481f}small{color:#5b6b7a}
+@media (max-width:800px){body{display:flex;flex-direction:column-reverse;height:auto}main{overflow:visible}
+aside{position:sticky;top:0;padding:.3rem;text-align:center}aside svg{width:auto;height:38vh}aside p{display:none}}
 </style></head><body>
 <main><h1>Tocsin badge rev A: parts (draft)</h1>
 <label>Find <input type="search" id="find" placeholder="reference, value, part number"></label>
@@ -117,8 +127,8 @@ Set((row?.dataset.refs||'').split(' '));
 document.querySelectorAll('svg g').forEach(g=>g.classList.toggle('on',refs.has(g.id)))}
 for(const row of rows){const box=row.querySelector('input');
 row.onmouseenter=()=>show(row);row.onfocusin=()=>show(row);
-if(done.has(row.dataset.refs)){box.checked=true;row.classList.add('done')}
-box.onchange=()=>{row.classList.toggle('done',box.checked);box.checked?done.add(row.dataset.refs):done.delete(row.dataset.refs);
+if(done.has(row.dataset.key)){box.checked=true;row.classList.add('done')}
+box.onchange=()=>{row.classList.toggle('done',box.checked);box.checked?done.add(row.dataset.key):done.delete(row.dataset.key);
 localStorage.setItem(store,JSON.stringify([...done]))}}
 document.getElementById('find').oninput=e=>{const q=e.target.value.toLowerCase();
 for(const row of rows)row.hidden=!row.textContent.toLowerCase().includes(q)};
@@ -146,17 +156,19 @@ def page(board: dict[str, Any]) -> str:
             f'height="{p["box"][3] - p["box"][1]:.3f}"/>'
             for p in listed
         )
-        drawn.append(
-            f'<g id="{ref}"><title>{ref} {escape(PARTS[ref].value)}</title>{shapes}'
-            f'<rect class="body" x="{left:g}" y="{top:g}" width="{right - left:.3f}" height="{bottom - top:.3f}"/></g>'
-        )
+        body = f'<rect class="body" x="{left:g}" y="{top:g}" width="{right - left:.3f}" height="{bottom - top:.3f}"/>'
+        if PARTS[ref].kind == "motor_pads":
+            x, y, _ = PARTS[ref].board
+            body = f'<circle class="body" cx="{x:g}" cy="{y:g}" r="4"/>'
+        drawn.append(f'<g id="{ref}"><title>{ref} {escape(PARTS[ref].value)}</title>{shapes}{body}</g>')
     rows = []
     for row in lines():
+        key = row["References"] if row["References"] != "-" else row["Part number"]
         about = f"{row['Value']} <small>{escape(row['Description'])}</small><br>"
         about += f"{escape(row['Manufacturer'])} {escape(row['Part number'])}"
-        about += f"<br><small>or {escape(row['Alternate'])}</small>"
+        about += f"<br><small>alternate: {escape(row['Alternate'])}<br>{escape(row['Verified'])}</small>"
         rows.append(
-            f'<tr data-refs="{row["References"]}"><td>'
+            f'<tr data-refs="{row["References"]}" data-key="{escape(key)}"><td>'
             f'<input type="checkbox" aria-label="{escape(row["Description"])} placed"></td>'
             f"<td>{row['References']} <small>{row['Quantity']}x</small></td><td>{about}</td></tr>"
         )

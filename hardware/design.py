@@ -161,7 +161,7 @@ put(
     (8.0, 74.0, 0),
 )
 put("R5", "r3k3", {1: "ILIM", 2: GND}, "power", (50, 33), (11.6, 71.2, 0))
-put("R6", "r2k7", {1: "ISET", 2: GND}, "power", (56, 33), (6.4, 70.9, 180))
+put("R6", "r3k3", {1: "ISET", 2: GND}, "power", (56, 33), (6.4, 70.9, 180))
 put("C8", "c4u7", {1: VBAT, 2: GND}, "power", (17, 52), (4.3, 76.8, 90))
 put("C9", "c10u", {1: VSYS, 2: GND}, "power", (24, 52), (11.3, 75.4, 90))
 put("TH1", "ntc", {1: "BAT_NTC", 2: GND}, "power", (67, 33), (15.3, 36.0, 90))
@@ -295,7 +295,7 @@ SHEETS = (
 CURRENTS = {
     VBUS: (0.5, "charger's input limit, R5"),
     VSYS: (0.6, "rail at radio peaks, LDO limit"),
-    VBAT: (0.6, "battery at radio peaks and charging at 0.33 A"),
+    VBAT: (0.6, "battery at radio peaks and charging at 0.27 A"),
     V33: (0.6, "LDO limit"),
     "MOTOR_P": (0.15, "LRA at overdrive"),
     "MOTOR_N": (0.15, "LRA at overdrive"),

@@ -3,6 +3,7 @@
 `make hardware-docs` writes; `docs.py --check` only compares, and tests/hardware does the same.
 """
 
+import json
 import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -41,6 +42,30 @@ def pin_table() -> str:
             f"{'yes' if net and gpio in WAKE else '-'} | {STRAPPING.get(gpio, '-')} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def case_table() -> str:
+    """What `enclosure.py` reckoned for the case as it is committed, as Markdown."""
+    found = json.loads((Path(__file__).parent / "out" / "case" / "report.json").read_text(encoding="utf-8"))
+    force, way, usb = found["squeeze"], found["sound"], found["usb"]
+    rows = [
+        ("squeeze on the SOS button", f"{force['usual N']:g} N ({force['least N']:g} to {force['most N']:g})",
+         "below 10 N (University of Arizona, design of controls), at most 22.2 N (ADA 309.4)"),
+        ("of it the card in the middle", f"{force['card N/mm, free to clamped']:g} N/mm", "thinner cards are softer"),
+        ("strain of the tongue at its stop", f"{force['strain of the tongue at its stop %']:g} %", "below 1 %"),
+        ("sound channel", f"{way['length mm']:g} mm long, {way['section mm2']:g} mm²", "-"),
+        ("its resonance", f"{way['resonance kHz, least']:g} to {way['resonance kHz, most']:g} kHz",
+         "above 8 kHz, where 16 kHz sampling ends"),
+        ("lift at 4 kHz", f"{way['lift at 4 kHz dB, most']:g} to {way['lift at 4 kHz dB, least']:g} dB", "below 3 dB"),
+        ("gasket pressed by", f"{way['gasket pressed by %']:g} %", "25 to 50 %"),
+        ("USB plug, 20 N: solder of the legs", f"{usb['solder of the legs MPa (of 20)']:g} MPa", "20 MPa"),
+        ("board's pins in shear", f"{usb['pins in shear MPa (of 25)']:g} MPa", "25 MPa"),
+        ("one pin alone in bending", f"{usb['one pin alone in bending MPa (of 48)']:g} MPa", "48 MPa (PA12)"),
+        ("receptacle behind the case's side", f"{usb['receptacle behind the case mm']:g} mm",
+         f"{usb['collar mm deep']:g} mm of it a collar for the plug"),
+    ]  # fmt: skip
+    lines = ["| what | reckoned | against |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    return "\n".join(lines) + "\n"
 
 
 # Breadboard badge: what hangs on which pad; colour of the wire, far end, and where the far end is drawn
@@ -163,7 +188,7 @@ def files() -> dict[Path, str]:
     breadboard = DOCS / "hardware-breadboard.md"
     return {
         pins: _between(pins.read_text(encoding="utf-8"), "pins", pin_table()),
-        main: _between(main.read_text(encoding="utf-8"), "power", power.report()),
+        main: _between(_between(main.read_text(encoding="utf-8"), "power", power.report()), "case", case_table()),
         breadboard: _between(breadboard.read_text(encoding="utf-8"), "wires", wire_table()),
         DOCS / "img" / "breadboard.svg": drawing(),
     }

@@ -29,7 +29,7 @@ from build123d import (
 )
 
 from hardware import models
-from hardware.board_shape import HOLES
+from hardware.board_shape import HOLES, WIDTH
 from hardware.design import PARTS
 
 _LOW = (Align.CENTER, Align.CENTER, Align.MIN)
@@ -55,12 +55,18 @@ class Case:
     card_top: float = -3.7
     card_bottom: float = 82.5
     rail: float = 2.2  # how far the lips reach over the card
-    battery: tuple[float, float, float] = (34.5, 51.5, 4.2)  # as large as the pack may be, with its protection and tape
-    battery_at: tuple[float, float] = (34.9, 27.3)  # middle, in board coordinates
+    battery: tuple[float, float, float] = (34.5, 52.0, 4.2)  # as large as the pack may be, with its protection and tape
+    battery_at: tuple[float, float] = (34.9, 27.1)  # middle, in board coordinates
     tongue: tuple[float, float] = (30.0, 32.0)  # of the floor over the SOS switch
     slot: float = 0.6
-    press_gap: float = 0.15  # between the SOS plunger and the switch
-    stop_gap: float = 0.55  # a squeeze harder than the switch bears ends on the board after this
+    dip: float = 0.25  # the floor lies this much lower round the tongue, so that the card bends over a wide span
+    dip_at: tuple[float, float, float] = (49.0, 32.0, 80.0)  # its width, and from where to where in board coordinates
+    boss: float = 7.5  # radius of the spot on the tongue that stays high: there the card pushes
+    press_gap: float = 0.2  # between the SOS plunger and the switch
+    stop_gap: float = 0.6  # a squeeze harder than the switch bears ends on the board after this
+    sound_wide: float = 2.0  # the sound's channel: a slot in the gasket between the back and the board
+    sound_foam: float = 1.0  # foam beside it
+    motor_room: float = 0.25  # pocket in the floor over the motor
     min_wall: float = 0.6  # lips; MJF in PA12 prints 0.5 mm walls, everything that bears load here has 0.8
     thickness: float = 8.0
 
@@ -166,12 +172,16 @@ def tray(case: Case) -> Part:
         body -= _slab(inner, y - 4.2, outer + 1, y + 11.0, z0, z1)
     body += _slab(half - 0.25, y - 1.2, half + 0.2, y + 1.2, case.board_top + 0.1, case.board_top + 1.5)
     body += Pos(outer - 0.3, y, (low + high) / 2) * Rot(0, 90, 0) * extrude(SlotOverall(5, 1.6), 0.7)
-    # Sound: from the port under the board through a channel to the right side
+    # Sound: a slot in the gasket leads from the port to the right side. A low fence holds the gasket, a ledge beside
+    # the board's edge presses it where there is no board
     px, py = from_board(*sound_port())
-    body += _prism(Circle(1.9), *seat, px, py)
-    body += _slab(px, py - 1.4, half, py + 1.4, *seat)
-    body -= _prism(Circle(0.7), case.back, case.back + case.seat, px, py)
-    body -= _slab(px, py - 0.6, outer + 1, py + 0.6, case.back, case.back + case.seat)
+    reach = case.sound_wide / 2 + case.sound_foam
+    fence = (case.back, case.back + 0.35)
+    body += _prism(Circle(reach + 0.7), *fence, px, py) + _slab(px, py - reach - 0.7, half, py + reach + 0.7, *fence)
+    body -= _prism(Circle(reach + 0.1), *fence, px, py) + _slab(px, py - reach - 0.1, half, py + reach + 0.1, *fence)
+    edge = from_board(WIDTH, 0)[0] + 0.15
+    body += _slab(edge, py - reach - 0.7, half + 0.01, py + reach + 0.7, seat[1], case.board_top)
+    body -= _slab(half - 0.01, py - case.sound_wide / 2, outer + 1, py + case.sound_wide / 2, *seat)
     return body
 
 
@@ -180,7 +190,9 @@ def collar(case: Case) -> Part:
     y = from_board(0, PARTS["J1"].board[1])[1]
     left = -case.half_inside - case.wall
     return (
-        Pos(left - 0.01, y, case.board_top + 3.16 / 2) * Rot(0, 90, 0) * extrude(RectangleRounded(6.2, 12.4, 2.4), 0.4)
+        Pos(left - 0.01, y, case.board_top + 3.16 / 2)
+        * Rot(0, 90, 0)
+        * extrude(RectangleRounded(PLUG[2], PLUG[1], 2.4), COLLAR)
     )
 
 
@@ -203,6 +215,11 @@ def front(case: Case) -> Part:
     body -= _slab(-half, y0, half, y1, floor, floor + case.bay)
     body -= _slab(-half + case.rail, y0 + case.rail, half - case.rail, y1, floor, case.total + 1)
     body -= _slab(-outer - 1, 42.0 - case.card_top + 1.0, outer + 1, y1, floor, case.total + 1)
+    # The floor is lower round the tongue, but for the spot that the card pushes, and hollow over the motor
+    sx, sy = from_board(*PARTS["SW1"].board[:2])
+    dip = _rect(case, *case.dip_at[1:], case.dip_at[0] / 2, 3.0, floor - case.dip, floor + 0.01)
+    body -= dip - _prism(Circle(case.boss), floor - 1, floor + 1, sx, sy)
+    body -= _prism(Circle(4.6), case.split - 0.01, case.split + case.motor_room, *from_board(*PARTS["J3"].board[:2]))
     for side in (-1, 1):  # the card clicks behind these
         body += Pos(side * 18, 42.0 - case.card_top + 0.55, floor) * Rot(0, 90, 0) * Cylinder(0.32, 6)
     # Rim into the tray, but not where parts are
@@ -227,7 +244,6 @@ def front(case: Case) -> Part:
     for x, y in SCREWS:
         body += _prism(Circle(2.4), case.split - 0.98, case.split, x, 42.0 - y)
     # Tongue over the SOS switch: cut free on three sides, its root above
-    sx, sy = from_board(*PARTS["SW1"].board[:2])
     wide, long = case.tongue
     low, high = sy - 10, sy - 10 + long
     for x0, x1, b, t in (
@@ -373,23 +389,128 @@ def thinnest(triangles: np.ndarray, samples: int = 3000) -> tuple[float, tuple[f
     return least, where
 
 
+def plate(short: float, long: float, clamped: bool) -> float:
+    """Deflection factor of a rectangular plate under a force in its middle, w = factor * F * short^2 / D (Timoshenko
+    and Woinowsky-Krieger, Theory of Plates and Shells, 2nd edition, tables 23 and 37, for 1 <= long/short <= 2)."""
+    free = (0.01160, 0.01265, 0.01353, 0.01484, 0.01570, 0.01620, 0.01651)
+    fixed = (0.00560, 0.00610, 0.00647, 0.00691, 0.00712, 0.00720, 0.00722)
+    return float(np.interp(long / short, (1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0), fixed if clamped else free))
+
+
+HARDEST = 10.0  # N, what a control may ask of a hand (University of Arizona, design of controls: below 2.25 lbf)
+SWITCH = ((1.01, 0.05), (1.99, 0.35))  # B3U-1000P: 1.5 +- 0.49 N at 0.15 +0.2 -0.1 mm; newton and mm, least and most
+
+
 def squeeze(case: Case) -> dict[str, float]:
-    """Force on the card that presses the SOS switch, in newton: card as a round plate over the tongue's opening,
-    once free
-    and once clamped at its edge, the tongue as a cantilever, the switch (1.50 +- 0.49 N at 0.15 +0.2/-0.1 mm)."""
-    thick, radius = 0.76e-3, min(case.tongue) / 2 * 1e-3 + 1e-3
-    stiff = PVC * thick**3 / (12 * (1 - 0.38**2))
-    free = 16 * math.pi * stiff * 1.38 / ((3 + 0.38) * radius**2)
-    clamped = 16 * math.pi * stiff / radius**2
-    arm = (case.tongue[1] - 10) * 1e-3
-    tongue = PA12 * case.tongue[0] * 1e-3 * (case.floor * 1e-3) ** 3 / (4 * arm**3) * 4 / 4
-    travel = (case.press_gap + 0.15 + 0.06) * 1e-3
-    late = (case.press_gap + 0.35 + 0.2) * 1e-3
+    """Force on the card that presses the SOS switch, in newton. The card is a rectangular plate over the dip in the
+    floor, the tongue a cantilever. Least: the thinnest card (0.68 mm), its edges free to turn, an early switch. Most:
+    the thickest card (0.84 mm), its edges clamped between ledge and lips, a late switch, and its play used up."""
+    spans = sorted((case.dip_at[0], case.dip_at[2] - case.dip_at[1]))
+    short, long = (span * 1e-3 for span in spans)
+
+    def card(thick: float, clamped: bool) -> float:
+        """Newton a metre in the middle."""
+        return PVC * (thick * 1e-3) ** 3 / (12 * (1 - 0.38**2)) / (plate(short, long, clamped) * short**2)
+
+    arm, thick = (case.tongue[1] - 10) * 1e-3, (case.floor - case.dip) * 1e-3
+    tongue = PA12 * case.tongue[0] * 1e-3 * thick**3 / (4 * arm**3)
+    early, late = ((case.press_gap + way) * 1e-3 for _, way in SWITCH)
+    usual = (case.press_gap + 0.15) * 1e-3
+    play = (case.bay - 0.84) * 1e-3
+    middle = (card(0.76, False) + card(0.76, True)) / 2
     return {
         "tongue N/mm": round(tongue / 1000, 2),
-        "least N": round(free * travel + tongue * travel + 1.01, 1),
-        "most N": round(clamped * late + tongue * late + 1.99, 1),
-        "strain of the tongue at its stop %": round(150 * (case.floor * 1e-3) * case.stop_gap * 1e-3 / arm**2, 2),
+        "card N/mm, free to clamped": round(middle / 1000, 1),
+        "least N": round((card(0.68, False) + tongue) * early + SWITCH[0][0], 1),
+        "usual N": round((middle + tongue) * usual + 1.5, 1),
+        "most N": round((card(0.84, True) + tongue) * (late + play) + SWITCH[1][0], 1),
+        "strain of the tongue at its stop %": round(150 * thick * case.stop_gap * 1e-3 / arm**2, 2),
+    }
+
+
+SOUND = 343.0  # m/s at 20 degrees C
+PORT = (0.5, 0.8)  # the microphone's hole in the board: diameter (its footprint) and length (the board), mm
+FRONT = (0.5, 2.0)  # mm3 of air before the membrane, inside the package: not in the datasheet, an estimate
+
+
+def sound(case: Case) -> dict[str, float]:
+    """The way of the sound: a channel of constant section, closed by a volume (the hole in the board and the air before
+    the membrane). It resonates where k L tan(k L) = A L / V; below that it lifts the level by 1 / (cos k L - k V / A
+    sin k L) (plane waves, no loss; Kinsler and others, Fundamentals of Acoustics, 4th edition, chapter 10)."""
+    mouth = case.half_inside + case.wall
+    length = mouth - from_board(*sound_port())[0]
+    area = case.sound_wide * case.seat
+    effective = length + 0.6 * math.sqrt(area / math.pi)  # the air before the mouth moves with it
+    hole = math.pi / 4 * PORT[0] ** 2 * PORT[1]
+    found = {"length mm": round(length, 1), "section mm2": round(area, 2)}
+    for name, front in zip(("most", "least"), FRONT, strict=True):
+        volume = hole + front
+
+        def gain(hertz: float, volume: float = volume) -> float:
+            """Pressure at the membrane over pressure outside."""
+            k = 2 * math.pi * hertz / (SOUND * 1e3)  # per mm
+            return 1 / (math.cos(k * effective) - k * volume / area * math.sin(k * effective))
+
+        low, high = 100.0, 30000.0
+        while high - low > 1:  # the gain is positive below the resonance
+            middle = (low + high) / 2
+            low, high = (middle, high) if 0 < gain(middle) < 1e6 and gain(middle) >= gain(100.0) else (low, middle)
+        found[f"resonance kHz, {name}"] = round(low / 1000, 1)
+        found[f"lift at 4 kHz dB, {name}"] = round(20 * math.log10(gain(4000.0)), 1)
+    skin = math.sqrt(2 * 1.5e-5 / (2 * math.pi * 300.0)) * 1e3
+    found["viscous layer at 300 Hz mm"] = round(skin, 2)
+    found["gasket pressed by %"] = round(100 * (1 - case.seat / GASKET))
+    return found
+
+
+GASKET = 0.79  # mm, the foam as bought
+
+
+def gasket(case: Case) -> str:
+    """The sound gasket as SVG in millimetres, port at the origin: foam with its slot on the left, film on the right."""
+    far = case.half_inside - 0.2 - from_board(*sound_port())[0]
+    slot = case.sound_wide / 2
+    edge = slot + case.sound_foam
+
+    def outline(half: float) -> str:
+        return f"M {far:.2f} {-half:.2f} H 0 A {half:.2f} {half:.2f} 0 0 0 0 {half:.2f} H {far:.2f}"
+
+    foam = f"{outline(edge)} V {slot:.2f} H 0 A {slot:.2f} {slot:.2f} 0 0 1 0 {-slot:.2f} H {far:.2f} Z"
+    hole = "M 0.8 0 A 0.8 0.8 0 1 0 -0.8 0 A 0.8 0.8 0 1 0 0.8 0 Z"
+    step = far + 2 * edge
+    words = 'font-size="0.9" font-family="sans-serif" fill="#1c2733"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * step + 1:.2f}mm" height="{2 * edge + 3:.2f}mm" '
+        f'viewBox="{-edge - 0.5:.2f} {-edge - 0.5:.2f} {2 * step + 1:.2f} {2 * edge + 3:.2f}">\n'
+        f'<g fill="#dfeae4" stroke="#1c2733" stroke-width="0.05" fill-rule="evenodd"><path d="{foam}"/>'
+        f'<path transform="translate({step:.2f} 0)" d="{outline(edge)} Z {hole}"/></g>\n'
+        f'<text x="{-edge:.2f}" y="{edge + 1.5:.2f}" {words}>foam {GASKET} mm</text>'
+        f'<text x="{step - edge:.2f}" y="{edge + 1.5:.2f}" {words}>film 0.05 mm</text>\n</svg>\n'
+    )
+
+
+# USB-C: most force to push a plug in or pull it out (N; makers' specifications say 5 to 20 N), and the moulded end
+# that the collar takes (mm)
+PLUG = (20.0, 12.4, 6.2)
+COLLAR = 0.4
+
+
+def usb_hold(case: Case) -> dict[str, float]:
+    """What holds the receptacle against a plug: its four legs in solder, the board's pins in the case; and how far it
+    stands back. Stresses in MPa for the specification's 20 N, beside what the material bears."""
+    force = PLUG[0]
+    legs = 2 * (2 * (1.1 + 0.3) + 2 * (0.7 + 0.3)) * case.board  # solder along two front and two rear legs, mm2
+    pins = [hole - 0.2 for _, _, hole in HOLES]
+    shear = force / sum(math.pi / 4 * pin**2 for pin in pins)
+    arm = case.seat + case.board / 2
+    bend = 32 * force * arm / (math.pi * max(pins) ** 3)  # all on one pin
+    front = from_board(PARTS["J1"].board[0] - 3.65, 0)[0]
+    return {
+        "solder of the legs MPa (of 20)": round(force / legs, 1),
+        "pins in shear MPa (of 25)": round(shear, 1),
+        "one pin alone in bending MPa (of 48)": round(bend, 1),
+        "receptacle behind the case mm": round(front + case.half_inside + case.wall, 2),
+        "collar mm deep": COLLAR,
     }
 
 
@@ -420,6 +541,10 @@ def problems(case: Case, parts: dict[str, Shape], things: dict[str, Shape]) -> l
     for px, py in (from_board(*post) for post in POSTS):
         if abs(px - sx) < case.tongue[0] / 2 + case.slot + 1 and sy - 11 < py < sy - 10 + case.tongue[1] + 1:
             found.append(f"a post at {px:.1f}, {py:.1f} would block the SOS tongue")
+    if squeeze(case)["most N"] > HARDEST:
+        found.append(f"the SOS button may need {squeeze(case)['most N']} N, more than {HARDEST} N")
+    if sound(case)["resonance kHz, least"] < 8.0:
+        found.append(f"the sound channel rings at {sound(case)['resonance kHz, least']} kHz, within what is recorded")
     if magnet_field(case) < 1.5 * 4.8:
         found.append(
             f"the lanyard's magnet gives {magnet_field(case):.1f} mT at the switch, less than 1.5 times its 4.8 mT"
@@ -444,6 +569,8 @@ def build(out: Path, pictures: bool = True, case: Case | None = None) -> None:
         "outside mm": [round(v, 2) for v in _size(parts)],
         "stack mm": {name: getattr(case, name) for name in STACK} | {"total": round(case.total, 2)},
         "squeeze": squeeze(case),
+        "sound": sound(case),
+        "usb": usb_hold(case),
         "magnet at the switch mT": round(magnet_field(case), 1),
         "room over the battery mm": round(case.cavity - 0.1 - case.battery[2], 2),
         "parts": {},
@@ -459,6 +586,7 @@ def build(out: Path, pictures: bool = True, case: Case | None = None) -> None:
             "g in PA12": round(part.volume / 1000 * 1.01, 1),
             "thinnest mm": round(least, 2),
         }  # type: ignore[index]
+    (folder / "gasket.svg").write_text(gasket(case), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if pictures:
         draw(case, parts, things, out)
@@ -500,7 +628,7 @@ def draw(case: Case, parts: dict[str, Shape], things: dict[str, Shape], out: Pat
         ((28, 20, 79), "ID card (not supplied)"),
         ((28, -10, 64), "front with SOS tongue"),
         ((26, -30, 28), "board"),
-        ((26, 0, 20), "battery 650 mAh"),
+        ((26, 0, 20), "battery"),
         ((28, -45, 3), "tray"),
         ((12, 72, 4), "lanyard plug, tears out"),
     ]

@@ -22,7 +22,7 @@ OUTWARD = {0: (-1, 0), 90: (0, 1), 180: (1, 0), 270: (0, -1)}  # from a pin's an
 BLOCKS: dict[str, list[tuple[str, float, float, float, float]]] = {
     "power": [
         ("USB-C, one port for charging and console", 6, 6, 43, 41),
-        ("Charger with power path: 0.47 A from USB, 0.33 A into the battery", 44, 6, 87, 39),
+        ("Charger with power path: 0.46 A from USB, 0.27 A into the battery", 44, 6, 87, 39),
         ("Battery", 88, 6, 110, 23),
         ("3.3 V rail, 2 uA when idle, and bulk capacitors", 6, 43, 67, 66),
         ("Fuel gauge, and a second reading by divider", 68, 40, 111.5, 64),
@@ -305,8 +305,10 @@ def sheets() -> dict[str, Sheet]:
         outside = {net for p in PARTS.values() if p.sheet != name for net in p.nets.values()}
         shared = [net for net in nets if net in inside & outside]
         root.words(title, 91.4, y + 3, 1.8, True)
-        for line, chunk in enumerate(_rows(shared)):
-            root.words(("Shared nets: " if line == 0 else "") + ", ".join(chunk), 91.4, y + 8 + line * 3.5)
+        rows = _rows(shared)
+        for line, chunk in enumerate(rows):
+            words = ("Shared nets: " if line == 0 else "") + ", ".join(chunk) + ("," if chunk is not rows[-1] else "")
+            root.words(words, 91.4, y + 8 + line * 3.5)
     pages["power"].flag(GND, 96, 32)
     pages["power"].flag(VBUS, 91, 32)
     pages["root"] = root

@@ -20,6 +20,8 @@ REPEATS = 2048  # payloads that are known by sight: 100 badges for more than a m
 ROUTED_PER_S = 1500  # payloads a second that are decrypted; 30 us each and group key on a small machine
 BURST = 4.0  # alarm beacons of one badge that are relayed at once: an SOS, its cancel, and their next rotation
 REFILL_MS = 1500  # and then one in this time: badges rotate every 2 s at the fastest
+TRUSTED_BURST = 8.0  # of a boot that has proved itself: each press is an event of its own, and frightened people press
+TRUSTED_REFILL_MS = 500
 BADGES_MAX = 1024  # badge numbers with a rate of their own; the one unheard for longest makes room
 TRUSTED_MAX = 256
 
@@ -36,12 +38,13 @@ class Heard:
 class _Rate:
     """A bucket that fills with time."""
 
-    def __init__(self, now_ms: int) -> None:
-        self._level = BURST
+    def __init__(self, now_ms: int, trusted: bool) -> None:
+        self._most, self._refill_ms = (TRUSTED_BURST, TRUSTED_REFILL_MS) if trusted else (BURST, REFILL_MS)
+        self._level = self._most
         self._at_ms = now_ms
 
     def take(self, now_ms: int) -> bool:
-        self._level = min(BURST, self._level + (now_ms - self._at_ms) / REFILL_MS)
+        self._level = min(self._most, self._level + (now_ms - self._at_ms) / self._refill_ms)
         self._at_ms = now_ms
         if self._level < 1:
             return False
@@ -109,10 +112,11 @@ class Listener:
         # an ENROL needs what only a connection can carry; as a beacon it would only use its identity up
         if not beacon.announces(found.kind) or found.kind == kinds.ENROL:
             return False
-        key = (found.badge, found.boot) if (found.badge, found.boot) in self._trusted else (found.badge, b"")
+        trusted = (found.badge, found.boot) in self._trusted
+        key = (found.badge, found.boot if trusted else b"")
         rate = self._rates.get(key)
         if rate is None:
-            rate = self._rates[key] = _Rate(now_ms)
+            rate = self._rates[key] = _Rate(now_ms, trusted)
             if len(self._rates) > BADGES_MAX:
                 self._rates.popitem(last=False)
         self._rates.move_to_end(key)

@@ -44,7 +44,11 @@ TABLE = {
         "no path to the station",
         "20 s without proof from the station",
     ),
-    PROTECTED: (((90, 200), (350, 200), (700, 0)), "protected", "fresh proof sealed by the station"),
+    PROTECTED: (
+        ((90, 200), (350, 200), (700, 0)),
+        "protected: the station answers",
+        "fresh proof sealed by the station",
+    ),
     BATTERY_LOW: (((90, 350), (90, 350), (90, 0)), "charge the badge", "the badge's own battery"),
     TEST_PASSED: (
         ((220, 110), (90, 110), (220, 0)),

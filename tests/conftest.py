@@ -5,6 +5,7 @@ command that installs it. With TOCSIN_REQUIRE_ALL=1, as in continuous integratio
 """
 
 import os
+import shutil
 from collections.abc import Generator
 from typing import Any
 
@@ -23,6 +24,16 @@ def _refuse(report: Any) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"TOCSIN_REQUIRE_ALL=1 and this was not run. {reason}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium that the operating system has."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("Chromium is not installed; on Debian and Ubuntu: apt install chromium")
+    return program
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -217,6 +217,11 @@ class Badge:
         """Free bytes after a collection."""
         self._heap_free = free
 
+    def shed(self) -> None:
+        """Memory is wanted: let an event go that is least missed."""
+        if self.uplink.outbox.shed(alarms=False):
+            trace.say("shed", "events=%d" % len(self.uplink.outbox.events))
+
     def _capture_begins(self, track: "Any", reason: int, incident: bytes) -> None:
         body = events.pack_audio(track.number, reason, 0, 0, SAMPLES)
         self.uplink.raise_event(kinds.AUDIO_START, incident=incident, body=body)

@@ -24,7 +24,7 @@ from . import buffers, codec, sealer, trace
 from .buffers import PACKETS, SEALED_LENGTH
 from .clock import now_ms
 from .sealer import Sealer
-from .spool import BATCH, Spool, left_behind, path_of
+from .spool import BATCH, Spool, oldest, path_of
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
@@ -42,6 +42,8 @@ _TODO = const(32)  # ranges that wait to be sent
 _TICK_MS = const(20)
 _MICROPHONE_RETRY_MS = const(5000)
 _STALLED_MS = const(1000)
+_WAITING = const(3)  # captures in memory beside the running one; more wait on flash until these are taken
+_FETCH_MS = const(5000)  # between two looks for them
 _GAP_MS = const(1000)  # captures do not follow one another faster, however much is lost
 
 benchmark = sealer.benchmark
@@ -175,6 +177,8 @@ class Recorder:
         self._event = asyncio.Event()
         self._told = 0
         self._gap = False
+        self._fetched_ms = 0
+        self._parked = True  # whether captures may wait on flash that are not in memory
         self._refused_ms = -_SPILL_RETRY_MS  # when flash last would not take a batch
         self._began_ms = 0
         self._opened_ms = 0
@@ -186,18 +190,37 @@ class Recorder:
         self._badge = badge
         self._boot = boot
         self._gain = gain_bits
-        for left_boot, number in left_behind(self._folder):
-            spool = Spool(path_of(self._folder, left_boot, number))
+        self._fetch()
+
+    def _fetch(self) -> None:
+        """Take captures that wait on flash into memory, the oldest first, as far as there is room."""
+        while self._parked and len(self._tracks) - self.running < _WAITING:
+            found = oldest(self._folder, tuple([(track.boot, track.number) for track in self._tracks]))
+            if found is None:
+                self._parked = False
+                return
+            boot, number = found
+            spool = Spool(path_of(self._folder, boot, number))
             spool.find()
             if not spool.runs:
                 spool.remove()
+                if oldest(self._folder, tuple([(t.boot, t.number) for t in self._tracks])) == found:
+                    self._parked = False  # it cannot even be removed: not asked again before the next start
                 continue
-            track = Track(left_boot, number, spool)
+            track = Track(boot, number, spool)
             track.floor = spool.runs[0][0]
             track.made = track.live = spool.runs[-1][0] + spool.runs[-1][1]
             track.restart(now_ms())
-            self._tracks.append(track)
+            # before the running one, which is the last
+            self._tracks.insert(len(self._tracks) - self.running, track)
             trace.say("spooled", "capture=%d packets=%d" % (number, track.made - track.floor))
+
+    def shed(self, keep: int = 0) -> None:
+        """Leave all waiting captures but the oldest `keep` to the flash, where they are: memory is wanted."""
+        while len(self._tracks) - self.running > keep:
+            track = self._tracks.pop(len(self._tracks) - self.running - 1)
+            self._parked = True
+            trace.say("parked", "capture=%d packets=%d" % (track.number, track.made - track.floor))
 
     @property
     def running(self) -> bool:
@@ -205,7 +228,7 @@ class Recorder:
         return self._track is not None
 
     def waiting(self) -> int:
-        """Packets that no hub has acknowledged."""
+        """Packets in memory's books that no hub has acknowledged; captures that were left to the flash come on top."""
         return sum(track.made - track.floor for track in self._tracks)
 
     # --- capture
@@ -262,6 +285,7 @@ class Recorder:
         trace.say("capture", "n=%d state=stop packets=%d dropped=%d" % (track.number, track.made, self.dropped))
         self.on_end(track, self.reason, self.incident, self.dropped)
         self._forget_taken()
+        self.shed(_WAITING)
         self.on_packets()
 
     def _open_microphone(self) -> None:
@@ -328,6 +352,9 @@ class Recorder:
                 self._stop()
                 self._start(self.reason, self.incident)
                 self._began_ms = now
+        if self._parked and self._target is not None and now - self._fetched_ms >= _FETCH_MS:
+            self._fetched_ms = now
+            self._fetch()
         for waiting in self._tracks:
             waiting.quiet(now)
             if waiting.waits():
@@ -409,3 +436,4 @@ class Recorder:
                 track.spool.remove()
                 self._tracks.remove(track)
                 trace.say("taken", "capture=%d packets=%d" % (track.number, track.made))
+        self._fetch()

@@ -81,6 +81,7 @@ class Machine:
         self.console.on_set = self.set
         self.console.on_state = self.state
         self.battery = Battery(board, self._low_battery)
+        self._begin_anew = machine.reset  # looked up while there is memory
 
     def start(self) -> "tuple[Links, Recorder] | None":
         """Bring up radio and badge; None without keys."""
@@ -150,7 +151,7 @@ class Machine:
     def reset(self, cause: int) -> None:
         """Begin anew; does not come back."""
         self.retained.set_cause(cause)
-        machine.reset()
+        self._begin_anew()
 
     def _low_battery(self, level: int) -> None:
         if self.badge is not None:
@@ -182,6 +183,12 @@ async def run(board: "Any") -> None:
             started[0].wake_all()
             started[1].wake()
 
+    def shed() -> None:
+        if started is not None:
+            started[1].shed()
+        if parts.badge is not None:
+            parts.badge.shed()
+
     def hopeless(task: str) -> None:
         trace.say("hopeless", "task=" + task)
         parts.reset(kept.CAUSE_TASK)
@@ -199,6 +206,7 @@ async def run(board: "Any") -> None:
         supervisor.add("audio", recorder.run)
     if parts.badge is not None:
         supervisor.on_heap = parts.badge.note_heap
+    supervisor.on_no_memory = shed
     await supervisor.run()
 
 

@@ -12,7 +12,7 @@ from protocol.ident import NONE
 
 _UNHELD_MS = const(1000)
 _HELD_MS = const(5000)
-_LIMIT = const(32)  # events that wait; a wearer without coverage makes a handful an hour
+_LIMIT = const(20)  # events that wait, 400 bytes each; a wearer without coverage makes a handful an hour
 _PER_ROUND = const(3)  # repetitions a second: more would push young uplinks out of protocol.fresh's ring
 
 
@@ -41,6 +41,10 @@ class Pending:
         self.due_ms = now_ms
         self.priority = kinds.priority(shown)
 
+    def rank(self) -> int:
+        """How much it is worth keeping: an alarm that nobody has dealt with before all else."""
+        return (100 if self.kind in kinds.ALARMS and not self.quiet else 0) - self.priority
+
     def age_ms(self, now_ms: int) -> int:
         """How long ago it happened."""
         return max(0, now_ms - self.raised_ms)
@@ -57,16 +61,26 @@ class Outbox:
     def add(self, event: Pending) -> None:
         """Let an event wait. Where there is no room the oldest of the least important goes, an alarm last."""
         if len(self.events) >= _LIMIT:
-            worst = self.events[0]
-            for other in self.events:
-                if (other.kind in kinds.ALARMS, -other.priority) < (worst.kind in kinds.ALARMS, -worst.priority):
-                    worst = other
-            self.events.remove(worst)
-            self.dropped += 1
+            self.shed()
         at = len(self.events)
         while at and self.events[at - 1].priority > event.priority:
             at -= 1
         self.events.insert(at, event)
+
+    def shed(self, alarms: bool = True) -> bool:
+        """Let the oldest of the least important go; whether one went. Not `alarms`: none that nobody dealt with."""
+        if not self.events:
+            return False
+        worst = self.events[0]
+        for other in self.events:
+            if other.rank() < worst.rank():
+                worst = other
+        if worst.rank() > 0 and not alarms:
+            return False
+        worst.settled = True
+        self.events.remove(worst)
+        self.dropped += 1
+        return True
 
     def find(self, ident: bytes) -> "Pending | None":
         """The waiting event of that identity."""

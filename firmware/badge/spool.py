@@ -136,20 +136,29 @@ def path_of(folder: "str | None", boot: bytes, capture: int) -> "str | None":
 
 def forget_all(folder: "str | None") -> None:
     """Remove all sound: it was another wearer's."""
-    for boot, capture in left_behind(folder):
-        Spool(path_of(folder, boot, capture)).remove()
+    found = oldest(folder, ())
+    while found is not None:
+        Spool(path_of(folder, found[0], found[1])).remove()
+        after = oldest(folder, ())
+        found = after if after != found else None  # a file that cannot be removed
 
 
-def left_behind(folder: "str | None") -> "list[tuple[bytes, int]]":
-    """Boot and capture number of each file that an earlier run left."""
-    found: "list[tuple[bytes, int]]" = []
+def oldest(folder: "str | None", without: "tuple[tuple[bytes, int], ...]") -> "tuple[bytes, int] | None":
+    """Boot and capture number of the oldest file of sound but those named; None when there is no other.
+
+    However many there are, only one name at a time is in memory.
+    """
+    found = None
     if folder is None:
         return found
     try:
-        for name in os.listdir(folder):
+        for entry in os.ilistdir(folder):
+            name = entry[0]
             if name.startswith(_PREFIX) and len(name) == len(_PREFIX) + 16:
                 key = bytes.fromhex(name[len(_PREFIX) :])
-                found.append((key[:6], key[6] << 8 | key[7]))
+                one = (key[:6], key[6] << 8 | key[7])
+                if one not in without and (found is None or one < found):
+                    found = one
     except (OSError, ValueError) as error:
         trace.fault("spool", error)
-    return sorted(found)
+    return found

@@ -49,6 +49,7 @@ class Supervisor:
         self._tasks: "list[Task]" = []
         self._watchdog: "WDT | None" = None
         self.on_heap: "Callable[[int], None] | None" = None
+        self.on_no_memory: "Callable[[], None] | None" = None  # lets go of what is least missed
         self.lowest_heap = gc.mem_free()
 
     def add(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
@@ -63,10 +64,13 @@ class Supervisor:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
+                if isinstance(error, MemoryError):
+                    # before a word is said of it: words need memory too
+                    if self.on_no_memory is not None:
+                        self.on_no_memory()
+                    gc.collect()
                 trace.fault(task.name, error)
                 sys.print_exception(error)
-                if isinstance(error, MemoryError):
-                    gc.collect()
             now = now_ms()
             task.restarts = [at for at in task.restarts if now - at < _RESTARTS_MS] + [now]
             if len(task.restarts) > _RESTARTS:

@@ -37,11 +37,15 @@ class BadConfig(ValueError):
     """A setting that cannot be; the message says where and why."""
 
 
+CARD_MAX = 60
+
+
 @dataclass
 class Config:
     """What `emulate` can be told, by option or in a TOML file under the same names."""
 
     name: str = "badge:demo"
+    card: str = ""
     air: str = ""
     host: str = "127.0.0.1"
     port: int = 0
@@ -57,6 +61,8 @@ class Config:
         """Raises BadConfig."""
         if not NAME.fullmatch(self.name):
             raise BadConfig(f"name: {self.name!r} is not letters, digits and _.:- (at most 64)")
+        if len(self.card) > CARD_MAX or not self.card.isprintable():
+            raise BadConfig(f"card: {self.card!r} is not a name of at most {CARD_MAX} characters")
         if self.air:
             air_address(self.air)
         if not 0 <= self.port <= 65535:
@@ -116,6 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `tocsin-badge emulate`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same names as these options")
     parser.add_argument("--name", help="what the badge is called on the air (default: badge:demo)")
+    parser.add_argument("--card", metavar="NAME", help="the name on the panel's ID card (default: an invented one)")
     parser.add_argument("--air", metavar="HOST:PORT", help="a running tocsin-air (default: an air of its own)")
     parser.add_argument("--host", help="address of the panel (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the panel (default: any free one)")
@@ -190,7 +197,7 @@ async def _serve(config: Config, air: tuple[str, int], sounds: dict[str, bytes],
         broken=config.broken,
     )
     badge.set_battery(config.battery)
-    panel = Panel(badge, sounds)
+    panel = Panel(badge, sounds, config.card)
     server = uvicorn.Server(uvicorn.Config(panel.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # ours are above
     try:

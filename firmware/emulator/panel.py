@@ -39,8 +39,9 @@ _NAME = re.compile(r"[^\w .-]+")
 class Panel:
     """The panel of one badge."""
 
-    def __init__(self, badge: Badge, sounds: dict[str, bytes]) -> None:
+    def __init__(self, badge: Badge, sounds: dict[str, bytes], card: str = "") -> None:
         self.badge = badge
+        self.card = card
         self.sounds = sounds
         self.hearing = next(iter(sounds), "")
         self.app = Starlette(
@@ -62,7 +63,7 @@ class Panel:
         return FileResponse(FOLDER / "index.html")
 
     async def _state(self, _request: Request) -> Response:
-        return JSONResponse({**self.badge.state(), "hearing": self.hearing})
+        return JSONResponse({**self.badge.state(), "hearing": self.hearing, "card": self.card})
 
     async def _events(self, request: Request) -> Response:
         given = (

@@ -93,7 +93,7 @@ def remains(family: list[int]) -> list[int]:
 
 
 def test_a_badge_of_its_own_serves_its_panel_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with emulated("--dir", str(tmp_path / "state"), "--battery", "80") as badge:
+    with emulated("--dir", str(tmp_path / "state"), "--battery", "80", "--card", "Cllr B") as badge:
         assert badge.ready["ready"] is True
         family = family_of(badge.process.pid)
         events = badge.events("boot")
@@ -101,6 +101,7 @@ def test_a_badge_of_its_own_serves_its_panel_and_leaves_nothing_behind(tmp_path:
         assert all(abs(event["at"] - time.monotonic()) < 20 for event in events)
         state = badge.get("/state")
         assert state["battery"] == 80
+        assert state["card"] == "Cllr B"
         assert state["running"] is True
         assert state["heap"]["limit"] == 160 * 1024
         assert badge.post("/do", {"do": "battery", "percent": 9}) == (200, {"ok": True})
@@ -147,6 +148,7 @@ def test_wrong_options_are_one_line_and_exit_status_2(tmp_path: Path, capsys: py
             (["--config", str(tmp_path / "none.toml")], "none.toml: No such file"),
             (["--microphone", str(tmp_path / "none.wav")], "none.wav: no such file"),
             (["--microphone", str(bad)], "not a PCM WAV file"),
+            (["--card", "x" * 61], "not a name of at most 60"),
             (["--air", "nowhere"], "air: 'nowhere' is not HOST:PORT"),
             (["--air", "127.0.0.1:9", "--port", str(port)], "port: cannot listen"),
             (["--air", "127.0.0.1:9", "--dir", str(bad)], "dir:"),
@@ -158,9 +160,9 @@ def test_wrong_options_are_one_line_and_exit_status_2(tmp_path: Path, capsys: py
             assert error.count("\n") == 1
 
 
-def test_the_card_can_be_pressed_in_a_browser_by_pointer_and_by_keyboard() -> None:
+def test_the_card_can_be_pressed_in_a_browser_by_pointer_and_by_keyboard(chromium: str) -> None:
     with emulated() as badge, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))

@@ -161,7 +161,7 @@ def test_two_nets_on_one_pin_are_refused(tmp_path: Path) -> None:
     assert "GPIO 4 is used twice" in result.stderr
 
 
-@pytest.mark.parametrize("field", ["number", "maker", "alternate", "datasheet"])
+@pytest.mark.parametrize("field", ["number", "maker", "alternate", "datasheet", "verified"])
 def test_a_line_that_nobody_could_order_is_refused(field: str) -> None:
     parts = dict(PARTS)
     spoilt = replace(parts["U2"].part, **{field: ""})  # type: ignore[arg-type]
@@ -169,6 +169,15 @@ def test_a_line_that_nobody_could_order_is_refused(field: str) -> None:
     object.__setattr__(copy, "part", spoilt)
     parts["U2"] = copy
     with pytest.raises(ValueError, match="bill of materials: U2"):
+        bom.lines(parts)
+
+
+def test_a_line_that_claims_to_be_confirmed_by_nothing_in_particular_is_refused() -> None:
+    parts = dict(PARTS)
+    copy = replace(parts["U2"])
+    object.__setattr__(copy, "part", replace(parts["U2"].part, verified="looks right"))
+    parts["U2"] = copy
+    with pytest.raises(ValueError, match="verified must begin with one of"):
         bom.lines(parts)
 
 
@@ -202,10 +211,16 @@ class TestCase:
         assert "battery" in self.found(battery=(34.5, 56.0, 4.2))
 
     def test_a_battery_too_thick(self) -> None:
-        assert "battery and front overlap" in self.found(battery=(34.5, 51.5, 5.0))
+        assert "battery and front overlap" in self.found(battery=(34.5, 52.0, 5.0))
 
     def test_too_little_room_over_the_usb_receptacle(self) -> None:
         assert "front overlap" in self.found(cavity=4.2)
+
+    def test_a_button_too_hard_for_a_weak_hand(self) -> None:
+        assert "the SOS button may need" in self.found(dip_at=(34.0, 42.0, 76.0))
+
+    def test_a_sound_channel_that_rings_within_speech(self) -> None:
+        assert "the sound channel rings at" in self.found(sound_wide=0.5)
 
     def test_a_badge_too_thick(self) -> None:
         assert "more than 8.0 mm" in self.found(lip=1.0)

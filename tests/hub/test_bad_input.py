@@ -118,6 +118,15 @@ def test_forged_alarms_of_one_badge_are_limited_and_do_not_silence_its_true_ones
     assert true.relay
 
 
+def test_a_frightened_wearer_may_press_every_second_and_each_press_is_relayed_at_once() -> None:
+    ears = listener()
+    boot = b"\0\1true"
+    ears.trust(7, boot)
+    # each press has its first beacon and, before the next one, a rotation of an earlier one's
+    heard = [ears.hear(sealed(7, kinds.SOS, n, boot), n * 550) for n in range(1, 60)]
+    assert all(h and h.relay for h in heard)
+
+
 def test_forged_alarms_of_many_badges_are_remembered_within_bounds() -> None:
     ears = listener()
     for badge in range(1, 3000):

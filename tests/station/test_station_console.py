@@ -1,6 +1,5 @@
 """The console in a real browser: an alarm from ringing to closed, by mouse and by keyboard, and honest silence."""
 
-import shutil
 import signal
 import threading
 import time
@@ -25,13 +24,10 @@ PLACE = {"text": "Wirksworth Library", "lat": 53.0822, "lon": -1.5741, "source":
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: str) -> Iterator[Browser]:
     """Chromium, as the operating system has it."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("Chromium is not installed; on Debian and Ubuntu: apt install chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
 

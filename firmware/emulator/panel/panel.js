@@ -152,6 +152,16 @@ function listen() {
   source.onerror = () => { $("radio-dot").className = "dot"; $("radio").textContent = "the badge's companion has stopped"; };
 }
 
+function onCard(name) {
+  const text = $("card-name");
+  text.textContent = name;
+  const room = 236; // of the card's width of 260
+  if (text.getComputedTextLength() > room) {
+    text.setAttribute("textLength", room);
+    text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+  }
+}
+
 // ---- controls
 function sounds(state) {
   $("sound").replaceChildren(...state.sounds.map((name) => new Option(name, name, false, name === state.hearing)));
@@ -182,6 +192,7 @@ async function begin() {
   const state = await (await fetch("/state")).json();
   const name = state.name.replace(/^badge:/, "");
   $("name").textContent = name; document.title = `Badge ${name}`;
+  if (state.card) onCard(state.card);
   sounds(await (await fetch("/sounds")).json());
   draw();
   listen();

@@ -6,7 +6,7 @@ import random
 import vfs
 from firmware.badge import audio, buffers, clock
 from firmware.badge.audio import Recorder
-from firmware.badge.spool import Spool, left_behind, path_of
+from firmware.badge.spool import Spool, oldest, path_of
 from protocol import link
 from protocol.audio import open_audio
 
@@ -321,6 +321,33 @@ def test_what_was_spooled_is_found_after_a_reset_and_sent_under_its_old_boot():
     assert device
 
 
+def test_however_many_captures_wait_few_are_in_memory_and_all_arrive():
+    flash()
+    scene = Scene()
+    for _ in range(12):
+        scene.recorder.begin(1, INCIDENT)
+        scene.run(0.5)
+        scene.recorder.end()
+        assert len(scene.recorder._tracks) <= 3
+    again = Scene()
+    again.recorder._boot = b"\x00\x08wxyz"
+    assert len(again.recorder._tracks) == 3
+    hub = Hub(again.recorder)
+    again.connect(hub)
+    again.recorder.begin(1, INCIDENT)
+    again.run(1)
+    again.recorder.shed()  # memory was wanted in the middle of it
+    assert [track.number for track in again.recorder._tracks] == [1]
+    again.run(40)
+    again.recorder.end()
+    again.run(2)
+    assert scene.ended == [(number, 20, 0) for number in range(1, 13)]
+    for number, count, _ in scene.ended:
+        complete(hub.packets, number, count)
+    assert again.recorder.waiting() == 0
+    assert os.listdir("/flash") == []
+
+
 def test_runs_are_found_again_by_halving():
     flash()
     path = path_of("/flash", BOOT, 3)
@@ -330,14 +357,14 @@ def test_runs_are_found_again_by_halving():
     spool.keep(ring, 25, 44)
     spool.keep(ring, 100, 119)
     spool.keep(ring, 300, 301)
-    assert left_behind("/flash") == [(BOOT, 3)]
+    assert oldest("/flash", ()) == (BOOT, 3) and oldest("/flash", ((BOOT, 3),)) is None
     found = Spool(path)
     found.find()
     assert found.runs == spool.runs == [[5, 39, 0], [100, 19, 39], [300, 1, 58]]
     found.release(44)
     assert found.read(43) is None and found.read(100) is not None
     found.release(301)
-    assert left_behind("/flash") == []
+    assert oldest("/flash", ()) is None
 
 
 def test_a_hub_that_claims_what_it_was_not_sent_releases_nothing():
