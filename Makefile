@@ -18,6 +18,8 @@ help:
 	@echo "make test        checks, then every test and drill"
 	@echo "make check       style, types, and the badge's files compiled for the badge"
 	@echo "make bench       every figure that is promised, measured, as JSON"
+	@echo "make bench-hub   the hub's own figures: passing, among sound, after an outage"
+	@echo "make kill-test   a hub killed at every point of its code and at random (RUNS=300), and what was lost"
 	@echo "make soak        all drills ten times in random order with random seeds (ROUNDS=10)"
 	@echo "make pictures    the drawings and screenshots of the documentation"
 	@echo "make drawings    only the drawings, from the tables of the state machines"
@@ -65,6 +67,14 @@ check: $(DEV)
 .PHONY: bench
 bench: $(DEV)
 	@$(BIN)/python -m bench
+
+.PHONY: bench-hub
+bench-hub: $(DEV)
+	@$(BIN)/python -m bench.hub
+
+.PHONY: kill-test
+kill-test: $(DEV)
+	@$(BIN)/python tests/hub/kill_runs.py $(or $(RUNS),300) $(SEED)
 
 .PHONY: soak
 soak: $(DEV)

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bleak.backends.device import BLEDevice
 
-from hub import health
+from hub import health, ready_check
 from hub.audio import Packets, Spool
 from hub.beacons import Listener
 from hub.broadcast import Broadcaster
@@ -27,10 +28,13 @@ from hub.envelope import Envelope
 from hub.identity import Identity, KeyRing, next_boot
 from hub.keeper import Keeper
 from hub.location import Location
+from hub.metrics import Metrics
 from hub.outbox import Row
 from hub.radio import Radio
 from hub.roster import Roster
-from hub.uplink import Broker, Uplink
+from hub.secondpath import SecondPath, Setup
+from hub.systemd import Notifier
+from hub.uplink import Broker, Tls, Uplink
 from protocol import kinds, link, relay
 from protocol.beacon import Beacon
 from protocol.crypto import Forged
@@ -38,8 +42,12 @@ from protocol.events import Malformed
 
 logger = logging.getLogger("hub")
 
-EVENTS_FLYING = 32  # events that the broker has not taken yet; alarms find as many again
+# events that the broker has not taken, or the station not answered: an alarm waits behind no more than these, and
+# finds as many places again; it takes the station a quarter of a second to commit them
+EVENTS_FLYING = 32
 ANSWER_MS = 4000  # the station answers every STATUS and every event; what has no answer by then had no station
+ELSEWHERE_MS = 10_000  # a second broker is tried when the first has had no station for so long
+PASSING_S = 10  # what a broker need not keep longer, as it is sent again or outdated: sound, telemetry
 HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
 HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be the station
@@ -95,22 +103,21 @@ class Hub:
             self._publish_audio,
             lambda badge, body: void(self.roster.send(badge, link.AUDIO_ACK, body)),
             self._events_first,
+            lambda: self.keeper.reserve.held,
         )
+        brokers = _brokers(config)
         self.uplink = Uplink(
-            Broker(
-                config.mqtt_host,
-                config.mqtt_port,
-                config.mqtt_user,
-                config.mqtt_password,
-                config.mqtt_keepalive,
-                config.mqtt_version,
-            ),
+            brokers[0],
             self.identity.hub_id,
             self.boot,
             self._connected,
             self._down,
             self._station_announced,
+            brokers[1] if len(brokers) > 1 else None,
+            lambda: self.notifier.beat("uplink"),
         )
+        self.second = self._second_path(config)
+        self.notifier = Notifier(time.monotonic)
         self.started_ms = self.clock.now_ms()
         self._flying = 0
         self._epoch = 0
@@ -126,6 +133,8 @@ class Hub:
         """Work until cancelled. `ready` is called once, when the radio scans."""
         self.keeper.load()
         self.spool.load()
+        if self.second is not None:
+            self.second.resume(self._waiting_alarms())
         if waiting := len(self.keeper.queue):
             logger.info("outbox: %d events of an earlier run wait for the station", waiting)
         jobs: dict[str, asyncio.Task[None]] = {
@@ -140,13 +149,23 @@ class Hub:
                 ("sender", self._send()),
                 ("health", self._tell_health()),
                 ("hello", self._tell_hello()),
+                ("systemd", self.notifier.run(lambda: health.line(self))),
             )
         }
+        if self.second is not None:
+            jobs["second path"] = asyncio.create_task(self.second.run())
         if self.config.nmea:
             jobs["location"] = asyncio.create_task(self.location.follow(self.config.nmea, self.config.baud))
+        if self.config.gpsd:
+            jobs["location"] = asyncio.create_task(self.location.follow_gpsd(self.config.gpsd))
         control = Control(self.config.dir / "hub.sock", self.status)
+        metrics = Metrics(self.config.metrics_port, self.status) if self.config.metrics_port else None
         try:
             await control.open()
+            if metrics is not None:
+                await metrics.open()
+            # what waits in the outbox is being sent, radio or not
+            self.notifier.say("READY=1")
             await self.radio.ready.wait()
             ready()
             done, _ = await asyncio.wait(jobs.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -154,10 +173,15 @@ class Hub:
                 await job
                 raise RuntimeError(f"{job.get_name()} has ended")
         finally:
+            self.notifier.say("STOPPING=1")
             # badges first, so that they look for another hub at once; the broker connection ends with a word
             for name in ("answers", "badges", "radio", *jobs):
                 jobs[name].cancel()
                 await asyncio.wait({jobs[name]})
+            if self.second is not None:
+                self.second.close()
+            if metrics is not None:
+                await metrics.close()
             await control.close()
             await self.keeper.close()
             await self.spool.close()
@@ -181,6 +205,9 @@ class Hub:
     def _relay(self, found: Beacon) -> None:
         """Take custody of a beacon, unless its event came by the session."""
         by_session = (found.badge, found.ident) in self._events
+        if self.second is not None:
+            trusted = self.listener.trusted(found.badge, found.boot)
+            self.second.alarm(found.badge, found.ident, found.kind, self.location.facts(), by_session, trusted)
         if by_session and self.roster.proved_within(found.badge, ALIVE_MS):
             return
         self.keeper.take(
@@ -201,12 +228,16 @@ class Hub:
                 self.roster.battery(badge, battery)
                 _remember(self._events, (badge, ident), self.clock.now_ms())
                 self.keeper.take(badge, ident, relay.EVENT, seen_as, payload, self._facts(badge, seen_as))
+                if self.second is not None:
+                    self.second.alarm(badge, ident, seen_as, self.location.facts(), verified=True, trusted=True)
             elif kind == link.TELEMETRY:
                 battery, blob = link.unpack_telemetry(body)
                 self.roster.battery(badge, battery)
                 facts = {"rssi": self.roster.rssi(badge)}
                 payload = relay.pack_telemetry(badge, battery, blob)
-                if self.uplink.publish("up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0):
+                if self.uplink.publish(
+                    "up/status", self.envelope.up(relay.TELEMETRY, payload, facts), 0, expiry_s=PASSING_S
+                ):
                     self._asked()
             elif kind == link.AUDIO:
                 boot, capture, index, sealed = link.unpack_audio(body)
@@ -236,11 +267,46 @@ class Hub:
             facts["rssi"] = rssi
         if kind in PLACED and (place := self.location.facts()):
             facts["place"] = place
+        if kind == kinds.TEST:
+            # a self-test asks about the whole path: the hub answers for its own part
+            missing = [finding.what for finding in ready_check.look(self.status(), [badge]) if not finding.good]
+            facts["ready"] = not missing
+            if missing:
+                facts["missing"] = missing[:8]
         return json.dumps(facts, separators=(",", ":"))
 
     def _stored(self, row: Row) -> None:
         if row.form == relay.EVENT:
             self.roster.send(row.badge, link.HELD, link.pack_held([row.ident]))
+
+    # ------------------------------------------------------------------ past the station
+
+    def _second_path(self, config: Config) -> SecondPath | None:
+        if config.modem is None:
+            return None
+        setup = Setup(
+            config.modem,
+            config.numbers,
+            config.labels,
+            int(config.after_s * 1000),
+            config.modem_baud,
+            config.modem_pin,
+        )
+
+        def told(badge: int, ident: bytes, payload: bytes) -> None:
+            # not an alarm in the queue: the alarm itself goes before what is said of it
+            self.keeper.take(badge, ident, relay.SECOND_PATH, kinds.STATUS, payload, "{}")
+
+        return SecondPath(setup, config.dir, self.clock, told)
+
+    def _waiting_alarms(self) -> Iterator[tuple[int, bytes, int, dict[str, Any] | None, bool, int]]:
+        """Alarms of an earlier run that the station has not acknowledged."""
+        for row in self.keeper.queue.rows():
+            if row.form in (relay.EVENT, relay.BEACON):
+                held_ms, _ = self.keeper.held(row)
+                place = json.loads(row.facts).get("place")
+                since_ms = self.clock.now_ms() - held_ms
+                yield row.badge, row.ident, row.kind, place, row.form == relay.EVENT, since_ms
 
     # ------------------------------------------------------------------ to the station
 
@@ -254,10 +320,12 @@ class Hub:
         if not self.uplink.ready:
             return
         now = self.clock.now_ms()
+        out = queue.out(now)
         for row in queue.due(now, EVENTS_FLYING):
             alarm = kinds.priority(row.kind) == kinds.PRIORITY_ALARM
-            if self._flying >= EVENTS_FLYING * (2 if alarm else 1):
+            if max(self._flying, out) >= EVENTS_FLYING * (2 if alarm else 1):
                 break
+            out += 1
             held_ms, certain = self.keeper.held(row)
             facts = json.loads(row.facts)
             if not certain:
@@ -283,6 +351,7 @@ class Hub:
         """What is due again, and what found no place in the broker's window."""
         while True:
             self._pump()
+            self.notifier.beat("sender")
             next_ms = self.keeper.queue.next_ms()
             wait_s = 1.0 if next_ms is None else max(0.05, (next_ms - self.clock.now_ms()) / 1000)
             with contextlib.suppress(TimeoutError):
@@ -298,7 +367,7 @@ class Hub:
         if not self.uplink.ready:
             return False
         message = self.envelope.up(relay.AUDIO, relay.pack_audio(badge, boot, capture, packets))
-        return self.uplink.publish("up/audio", message, 1, done)
+        return self.uplink.publish("up/audio", message, 1, done, expiry_s=PASSING_S)
 
     def _connected(self, ready: bool) -> None:
         self._flying = 0
@@ -331,7 +400,10 @@ class Hub:
         try:
             if message.type == relay.RECEIPT:
                 badge, ident, blob, form = relay.unpack_receipt(message.payload)
-                self.listener.trust(badge, ident[:6])
+                if form != relay.SECOND_PATH:  # that is answered for forged ones too
+                    self.listener.trust(badge, ident[:6])
+                    if self.second is not None:
+                        self.second.acknowledged(badge, ident)
                 # who has the event needs no beacon of it; who has the beacon still needs the event
                 self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON) if form == relay.EVENT else (form,))
                 self._pass_on(badge, blob)
@@ -365,6 +437,8 @@ class Hub:
         """The station cannot verify an event, or a beacon: a forged one may name a true event that waits here."""
         self.counters["rejected"] += 1
         self.keeper.retire(badge, ident, (form,))
+        if self.second is not None and (badge, ident) not in self._events:
+            self.second.acknowledged(badge, ident)
         self._pass_on(badge, blob)
 
     def _asked(self) -> None:
@@ -379,7 +453,10 @@ class Hub:
         proof_ms = self.envelope.proof_ms
         if self._asked_ms is not None and proof_ms is not None and proof_ms >= self._asked_ms:
             self._asked_ms = None
-        late = self._asked_ms is not None and self.clock.now_ms() - self._asked_ms > ANSWER_MS
+        waited_ms = 0 if self._asked_ms is None else self.clock.now_ms() - self._asked_ms
+        late = waited_ms > ANSWER_MS
+        if waited_ms > ELSEWHERE_MS and self.uplink.elsewhere():
+            return
         proof = self.uplink.ready and proof_ms is not None and not late
         if proof != self.roster.uplink:
             logger.info("the station %s", "answers" if proof else "does not answer")
@@ -418,6 +495,20 @@ class Hub:
     def status(self) -> dict[str, Any]:
         """Everything that a technician may know about the running hub."""
         return health.status(self)
+
+
+def _brokers(config: Config) -> list[Broker]:
+    tls = Tls(config.mqtt_ca, config.mqtt_cert, config.mqtt_key) if config.mqtt_ca else None
+    places = [(config.mqtt_host, config.mqtt_port)]
+    if config.mqtt_fallback:
+        host, _, port = config.mqtt_fallback.rpartition(":")
+        places.append((host, int(port)))
+    return [
+        Broker(
+            host, port, config.mqtt_user, config.mqtt_password, config.mqtt_keepalive, config.mqtt_version, tls
+        )
+        for host, port in places
+    ]  # fmt: skip
 
 
 def _remember(times: dict[tuple[int, bytes], int], key: tuple[int, bytes], now_ms: int) -> None:

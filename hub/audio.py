@@ -60,7 +60,7 @@ class Spool:
 
     `publish(badge, boot, capture, packets, done)` gives a message to the broker and calls `done` when the broker has
     it; False when it cannot now. `acknowledge(badge, body)` sends an AUDIO_ACK. `alarm_waits()` holds the backlog
-    back. `problem` is what is wrong with the disk, or "".
+    back. `room()`: whether the disk has room for anything but alarms. `problem` is what is wrong with the disk, or "".
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Spool:
         publish: Callable[[int, bytes, int, Packets, Callable[[], None]], bool],
         acknowledge: Callable[[int, bytes], None],
         alarm_waits: Callable[[], bool],
+        room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.problem = ""
         self.full = False
@@ -80,6 +81,7 @@ class Spool:
         self._publish = publish
         self._acknowledge = acknowledge
         self._alarm_waits = alarm_waits
+        self._room = room
         self._captures: dict[CaptureKey, _Capture] = {}
         self._flying = 0
         self._epoch = 0
@@ -123,7 +125,7 @@ class Spool:
         if index in capture.have or index in capture.unstored:
             return
         capture.live.append((index, sealed))
-        if self.full or capture.have.gaps() >= GAPS_MAX:
+        if self.full or not self._room() or capture.have.gaps() >= GAPS_MAX:
             return  # not stored, so not acknowledged: the badge keeps it
         capture.unstored[index] = sealed
         if self.problem and len(capture.unstored) > UNSTORED_MAX:

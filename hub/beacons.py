@@ -72,6 +72,10 @@ class Listener:
         if len(self._trusted) > TRUSTED_MAX:
             self._trusted.popitem(last=False)
 
+    def trusted(self, badge: int, boot: bytes) -> bool:
+        """Whether this boot of a badge has proved itself."""
+        return (badge, boot) in self._trusted
+
     def hear(self, manufacturer_data: dict[int, bytes], now_ms: int) -> Heard | None:
         """What an advertisement says; None for what is not a beacon of ours. Never raises, whatever it holds."""
         data = manufacturer_data.get(beacon.COMPANY)

@@ -1,4 +1,4 @@
-"""tocsin-hub: run the hub, ask a running one how it is, check its configuration."""
+"""tocsin-hub: run the hub, ask a running one how it is, look after its configuration and its certificates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hub import config, control
+from hub import config, control, doctor, ready_check, tls_commands
 from hub.app import Hub
 from hub.identity import IdentityError
 
@@ -36,10 +36,19 @@ def main(argv: list[str] | None = None) -> int:
     checker = check.add_parser("check", help="say whether a configuration is valid")
     checker.add_argument("config", type=Path, metavar="FILE")
     check.add_parser("keys", help="list every key with its default and meaning")
+    check.add_parser("schema", help="print the JSON Schema of the configuration")
+    tls_commands.add_commands(commands)
+    doctor.add_command(commands)
+    ready_check.add_command(commands)
     args = parser.parse_args(argv)
     if args.command == "config" and args.what == "keys":
         print(config.table())
         return 0
+    if args.command == "config" and args.what == "schema":
+        print(json.dumps(config.schema(), indent=2))
+        return 0
+    if args.command == "ca":
+        return tls_commands.run_ca(args)
     try:
         settings = config.load(args.config)
     except config.ConfigError as problem:
@@ -48,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.command == "config":
         print(f"{args.config}: valid")
         return 0
+    if args.command == "identity":
+        return tls_commands.run_identity(settings, args)
+    if args.command == "doctor":
+        return doctor.run(settings, args)
+    if args.command == "ready":
+        return ready_check.run(settings, args)
     if args.command == "status":
         return _status(settings)
     return _run(settings)
@@ -66,6 +81,7 @@ def _run(settings: config.Config) -> int:
     _log(settings.log_level)
     if os.environ.get("TOCSIN_PARENT_DEATH"):
         _die_with_parent()
+    os.umask(0o077)
     try:
         lock = _alone(settings.dir)
     except OSError as problem:

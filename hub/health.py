@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hub import certificates, power
 from hub.badges import State
+from hub.reserve import free_bytes
 
 if TYPE_CHECKING:
     from hub.app import Hub
@@ -33,9 +35,51 @@ def facts(hub: Hub) -> dict[str, Any]:
         "audio_queue": hub.spool.waiting(),
         "disk": disk(hub),
         "radio": hub.radio.problem or "ok",
+        **own_power(),
+        **second_path(hub, short=True),
         "keys": len(links),
         "badges": dict(list(heard.items())[:BADGES_MAX]),
     }
+
+
+def own_power() -> dict[str, Any]:
+    """The hub's battery in percent and whether it is on mains, as far as the machine knows."""
+    found = power.read()
+    facts: dict[str, Any] = {}
+    if found.percent is not None:
+        facts["battery"] = found.percent
+    if found.mains is not None:
+        facts["mains"] = found.mains
+    return facts
+
+
+def second_path(hub: Hub, short: bool = False) -> dict[str, Any]:
+    """How the modem is, where there is one."""
+    second = hub.second
+    if second is None:
+        return {}
+    state = second.problem or str(second.report or "not looked at yet")
+    if short:
+        return {"modem": state[:80]}
+    signal = second.report.signal if second.report else None
+    return {"second_path": {"ok": not second.problem, "state": state, "pending": second.pending, "signal": signal}}
+
+
+def certificate_days(hub: Hub) -> int | None:
+    """Days until the hub's certificate for the broker ends; None without one."""
+    if hub.config.mqtt_ca is None:
+        return None
+    try:
+        return int(certificates.days_left(certificates.load(hub.config.mqtt_cert.read_bytes())))
+    except (OSError, certificates.CertificateError):
+        return None
+
+
+def _free(hub: Hub) -> int | None:
+    try:
+        return free_bytes(hub.config.dir)
+    except OSError:
+        return None
 
 
 def disk(hub: Hub) -> str:
@@ -45,6 +89,24 @@ def disk(hub: Hub) -> str:
     if hub.keeper.set_aside:
         return "ok, a damaged outbox was set aside"
     return "ok"
+
+
+def line(hub: Hub) -> str:
+    """How the hub is, in one line: what `systemctl status` shows."""
+    entries = hub.roster.entries().values()
+    connected = sum(entry.machine.state is State.ESTABLISHED for entry in entries)
+    parts = [f"{connected} of {len(hub.keys.links)} badges connected"]
+    if not hub.uplink.ready:
+        parts.append(f"no broker: {hub.uplink.problem}")
+    elif not hub.roster.uplink:
+        parts.append("the station does not answer")
+    if waiting := len(hub.keeper.queue):
+        parts.append(f"{waiting} events wait")
+    if hub.radio.problem:
+        parts.append(f"no radio: {hub.radio.problem}")
+    if disk(hub) != "ok":
+        parts.append(f"disk {disk(hub)}")
+    return "; ".join(parts)[:300]
 
 
 def status(hub: Hub) -> dict[str, Any]:
@@ -60,7 +122,9 @@ def status(hub: Hub) -> dict[str, Any]:
         }
         for badge, entry in hub.roster.entries().items()
     }
-    parts = (hub.listener, hub.roster, hub.envelope, hub.broadcaster)
+    counters = [hub.listener.counters, hub.roster.counters, hub.envelope.counters, hub.broadcaster.counters]
+    if hub.second is not None:
+        counters.append(hub.second.counters)
     return {
         **facts(hub),
         "hub_id": hub.identity.hub_id.hex(),
@@ -69,14 +133,21 @@ def status(hub: Hub) -> dict[str, Any]:
         "broker": {
             "connected": hub.uplink.ready,
             "version": hub.uplink.protocol,
-            "problem": hub.uplink.problem,
+            "problem": hub.uplink.problem or hub.uplink.denied,
+            "host": hub.uplink.broker.host,
             "connections": hub.uplink.connections,
         },
         "station_answers": hub.roster.uplink,
         "clock_synchronised": hub.clock.synchronised(),
         "place_known": hub.location.facts() is not None,
+        "location_problem": hub.location.problem,
+        "certificate_days": certificate_days(hub),
+        "disk_free": _free(hub),
+        "reserve": hub.keeper.reserve.held,
+        "audio_full": hub.spool.full,
+        **second_path(hub),
         "broadcast": hub.broadcaster.problem or "ok",
-        "counters": dict(sum((part.counters for part in parts), hub.counters)),
+        "counters": dict(sum(counters, hub.counters)),
     }
 
 

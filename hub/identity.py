@@ -61,6 +61,8 @@ class Identity:
         path = folder / IDENTITY
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if folder.stat().st_mode & 0o077:
+                folder.chmod(0o700)  # what waits in the outbox says where somebody is
             if not path.exists():
                 fresh = {"ed25519": secrets.token_hex(32), "x25519": secrets.token_hex(32)}
                 write_private(path, json.dumps(fresh).encode())

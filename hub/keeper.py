@@ -3,7 +3,7 @@
 A row is sent at once and stored at the same time; the badge hears HELD only when it is stored. Writing goes on in one
 thread, so rows and receipts that come while the disk is busy share its next transaction. A disk that fails or fills
 takes nothing away from an alarm: it goes on from memory, without HELD, the badge keeps it too, and everything is
-written as soon as the disk is back.
+written as soon as the disk is back. Before that, a full disk is given the reserve that was kept for it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from pathlib import Path
 from hub.clock import Clock
 from hub.outbox import Key, Outbox, Row, StoreFailed
 from hub.queue import Queue
+from hub.reserve import Reserve
 from protocol import kinds
 
 logger = logging.getLogger("hub.outbox")
 
 RETRY_S = 1.0  # until a disk that failed is tried again: a person frees space in minutes, a drill in seconds
+RESERVE_S = 10.0  # until it is tried to have a reserve again
 
 
 class Keeper:
@@ -31,8 +33,16 @@ class Keeper:
     is wrong with the disk, or "".
     """
 
-    def __init__(self, path: Path, clock: Clock, on_stored: Callable[[Row], None], on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        on_stored: Callable[[Row], None],
+        on_work: Callable[[], None],
+        reserve: Reserve | None = None,
+    ) -> None:
         self.queue = Queue()
+        self.reserve = reserve or Reserve(path.with_name("reserve"))
         self.problem = ""
         self.set_aside: Path | None = None
         self._outbox = Outbox(path)
@@ -55,6 +65,7 @@ class Keeper:
             self._failed(failed)
             self._wake.set()
         self._note_set_aside()
+        self.reserve.hold()
 
     def take(self, badge: int, ident: bytes, form: int, kind: int, payload: bytes, facts: str) -> Row:
         """Take an event, or a fresher copy of one: to be sent now, and stored."""
@@ -85,7 +96,11 @@ class Keeper:
     async def run(self) -> None:
         """Write for ever; cancel it to stop, then call close()."""
         while True:
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(None if self.reserve.held else RESERVE_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self.reserve.hold)
             self._wake.clear()
             while self._puts or self._deletes or not self._loaded:
                 if not (self._loaded or await self._load_late()) or not await self._write():
@@ -112,13 +127,15 @@ class Keeper:
         try:
             await loop.run_in_executor(self._thread, self._outbox.apply, list(puts.values()), list(deletes))
         except StoreFailed as failed:
-            self._failed(failed)
+            relieved = self.reserve.give()
+            if not relieved:
+                self._failed(failed)
             if self._note_set_aside():
                 puts = {row.key: row for row in self.queue.rows()}
             # what changed meanwhile is newer
             self._deletes |= {key for key in deletes if key not in self._puts}
             self._puts = {k: r for k, r in puts.items() if k in self.queue and k not in self._deletes} | self._puts
-            return False
+            return relieved
         if self.problem:
             logger.info("disk: works again, %d rows stored", len(puts))
             self.problem = ""

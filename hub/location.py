@@ -1,4 +1,4 @@
-"""Where the hub is: a fixed place, or a GPS that speaks NMEA 0183. A fix carries its age and its source.
+"""Where the hub is: a fixed place, or a GPS by NMEA 0183 or gpsd. A fix carries its age and its source.
 
 Positions live in memory only, and leave it only in the facts of an event; they are never logged.
 """
@@ -6,18 +6,25 @@ Positions live in memory only, and leave it only in the facts of an event; they 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
-import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import serial
+
+from hub import gpsd
 
 logger = logging.getLogger("hub.location")
 
 SENTENCE_MAX = 120  # the standard allows 82; receivers with more digits go beyond
 REPLAY_MAX = 10_000_000  # bytes of a file that are replayed
+READ_S = 0.5
+SILENT_S = 5.0  # receivers report once a second
+NOISE = 20  # lines that are none, until somebody is told
 RETRY_S = 5.0  # until a receiver that was unplugged is looked for again
 HDOP_METRES = 5.0  # a receiver's usual error is about 5 m for each unit of dilution
 STALE_MS = 10 * 60_000  # an older fix says where the hub was, not where it is: left out
@@ -39,6 +46,7 @@ class Nmea:
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.understood = 0  # sentences with a right checksum
         self._buffer = bytearray()
         self._accuracy: float | None = None
 
@@ -64,6 +72,7 @@ class Nmea:
         if fields is None:
             self.dropped += 1
             return None
+        self.understood += 1
         kind = fields[0][-3:]
         try:
             if kind == "GGA" and len(fields) >= 10:
@@ -143,24 +152,37 @@ class Location:
             facts["accuracy"] = fix.accuracy_m
         return facts
 
-    async def follow(self, path: Path, baud: int) -> None:
+    async def follow(self, path: Path | str, baud: int) -> None:
         """Read a GPS for ever: a file is replayed in real time, a serial port is read as it comes."""
         nmea = Nmea()
+        await self._for_ever(f"{path}", lambda: self._read_nmea(path, baud, nmea))
+
+    async def follow_gpsd(self, address: str) -> None:
+        """Read fixes from gpsd (host:port) for ever."""
+        await self._for_ever(f"gpsd at {address}", lambda: gpsd.watch(address, self._from_gpsd))
+
+    async def _for_ever(self, name: str, read: Callable[[], Awaitable[None]]) -> None:
         told = ""
         while True:
             try:
-                if stat.S_ISREG((await asyncio.to_thread(path.stat)).st_mode):
-                    await self._replay(path, nmea)
-                else:
-                    await self._read_port(path, baud, nmea)
-                self.problem = ""
-                told = ""
-            except OSError as problem:
-                self.problem = f"{path}: {problem.strerror or problem}"
+                await read()
+            except (OSError, EOFError) as problem:
+                self.problem = f"{name}: {getattr(problem, 'strerror', None) or problem or 'has ended'}"
                 if self.problem != told:
                     logger.warning("no GPS: %s", self.problem)
                     told = self.problem
             await asyncio.sleep(RETRY_S)
+
+    def _from_gpsd(self, latitude: float, longitude: float, accuracy_m: float | None) -> None:
+        self.problem = ""
+        self.set(Fix(latitude, longitude, accuracy_m, self._now_ms(), "gpsd"))
+
+    async def _read_nmea(self, path: Path | str, baud: int, nmea: Nmea) -> None:
+        if isinstance(path, Path) and await asyncio.to_thread(path.is_file):
+            self.problem = ""
+            await self._replay(path, nmea)
+        else:
+            await self._read_port(str(path), baud, nmea)
 
     async def _replay(self, path: Path, nmea: Nmea) -> None:
         lines = (await asyncio.to_thread(path.read_bytes))[:REPLAY_MAX].splitlines()
@@ -176,48 +198,46 @@ class Location:
                     self.set(fix)
             await asyncio.sleep(1.0)
 
-    async def _read_port(self, path: Path, baud: int, nmea: Nmea) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    async def _read_port(self, name: str, baud: int, nmea: Nmea) -> None:
+        """Until the receiver goes. Raises OSError."""
         loop = asyncio.get_running_loop()
-        try:
-            _raw(descriptor, baud)
-            ended: asyncio.Future[None] = loop.create_future()
+        ended: asyncio.Future[None] = loop.create_future()
+        stop = threading.Event()
 
-            def readable() -> None:
+        def fail(problem: OSError) -> None:
+            if not ended.done():
+                ended.set_exception(problem)
+
+        def take(data: bytes) -> None:
+            before = nmea.understood
+            if fix := nmea.feed(data, self._now_ms()):
+                self.problem = ""
+                self.set(fix)
+            elif not data:
+                self.problem = f"{name}: silent: is the receiver switched on, and this its port?"
+            elif nmea.understood > before:
+                if self._fix is None:
+                    self.problem = f"{name}: no fix yet: it needs a view of the sky"
+            elif nmea.dropped > NOISE and not nmea.understood:
+                self.problem = f"{name}: nothing that it says is NMEA: is the baud rate right?"
+
+        def read() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the hub has stopped
                 try:
-                    data = os.read(descriptor, 4096)
-                except BlockingIOError:
-                    return
-                except OSError:
-                    data = b""
-                if not data:
-                    loop.remove_reader(descriptor)
-                    ended.set_exception(OSError(0, "the receiver has gone"))
-                elif fix := nmea.feed(data, self._now_ms()):
-                    self.problem = ""
-                    self.set(fix)
+                    with serial.Serial(name, baud, timeout=READ_S) as port:
+                        quiet = 0.0
+                        while not stop.is_set():
+                            data = port.read(max(1, min(port.in_waiting, 4096)))
+                            quiet = 0.0 if data else quiet + READ_S
+                            if data or quiet >= SILENT_S:
+                                loop.call_soon_threadsafe(take, data)
+                except (OSError, ValueError, TypeError) as problem:  # SerialException is an OSError
+                    text = getattr(problem, "strerror", None) or str(problem)
+                    loop.call_soon_threadsafe(fail, OSError(getattr(problem, "errno", 0) or 0, text))
 
-            loop.add_reader(descriptor, readable)
+        thread = threading.Thread(target=read, name="gps", daemon=True)
+        thread.start()
+        try:
             await ended
         finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-
-
-def _raw(descriptor: int, baud: int) -> None:
-    """Set a serial port to 8 bits, no parity, no translation. A pipe or a FIFO needs nothing. Raises OSError."""
-    if not os.isatty(descriptor):
-        return
-    import termios  # there is none on Windows
-
-    speed = getattr(termios, f"B{baud}", None)
-    if speed is None:
-        raise OSError(0, f"{baud} baud is not a speed of this machine")
-    try:
-        attributes = termios.tcgetattr(descriptor)
-        attributes[0] = attributes[1] = attributes[3] = 0
-        attributes[2] = termios.CS8 | termios.CREAD | termios.CLOCAL
-        attributes[4] = attributes[5] = speed
-        termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
-    except termios.error as problem:
-        raise OSError(problem.args[0], problem.args[-1]) from problem
+            stop.set()

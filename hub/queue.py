@@ -7,6 +7,7 @@ waits get longer, because a station that did not answer twice is down and will s
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from protocol import kinds, relay
 # ms from a sending to the next, the last one repeated. 2 s: four times what a busy station takes to commit.
 RESEND_ALARM_MS = (2000, 2000, 3000, 4000)  # an alarm never waits longer than its wearer's own "not delivered"
 RESEND_MS = (2000, 4000, 8000, 16000, 30000)
+OUT_MS = 2000  # how long a row that was sent and has no receipt counts as being with the station
 ROWS_MAX = 20_000  # a badge makes some hundred events a day; alarms are never refused
 BEACONS_MAX = 64  # rows that anybody with a stolen group key could make: the oldest makes room
 
@@ -41,6 +43,7 @@ class Queue:
     def __init__(self) -> None:
         self._rows: dict[Key, _Waiting] = {}
         self._position = 0
+        self._out: deque[tuple[int, Key]] = deque()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -101,9 +104,21 @@ class Queue:
         waits = RESEND_ALARM_MS if alarm else RESEND_MS
         waiting.next_ms = now_ms + waits[min(waiting.sent, len(waits) - 1)]
         waiting.sent += 1
+        self._out.append((now_ms, row.key))
+
+    def out(self, now_ms: int) -> int:
+        """How many rows the station has been given lately and has not answered: what the next one would wait behind.
+
+        A broker takes whatever it is given, so its acknowledgements say nothing about that. A row that the station
+        never answers counts for OUT_MS and holds up nothing for longer.
+        """
+        while self._out and (now_ms - self._out[0][0] >= OUT_MS or self._out[0][1] not in self._rows):
+            self._out.popleft()
+        return sum(key in self._rows for _, key in self._out)
 
     def hurry(self, now_ms: int) -> None:
         """The way to the station is open again: everything is due now."""
+        self._out.clear()
         for waiting in self._rows.values():
             waiting.next_ms = now_ms
             waiting.sent = 0

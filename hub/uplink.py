@@ -4,6 +4,8 @@ Nothing of value lives in here. Every connection has a fresh paho client, so no 
 inside; what must arrive is in the outbox and is published again. QoS 1 only paces: a PUBACK says that the broker took
 a message, never that the station has it.
 
+With a second broker given, one that fails is followed by the other, and so is one at which no station answers.
+
 MQTT 5 is tried first and remembered while it works; a broker that refuses it is asked for 3.1.1 at once. paho reads
 and writes on the event loop, so that a message leaves in the instant in which it is published.
 """
@@ -15,10 +17,12 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -38,8 +42,18 @@ STEADY_S = 10.0  # a connection that held so long is no reason to wait before th
 MISC_S = 0.5  # how often paho looks at its keepalive
 SESSION_S = 60  # MQTT 5: how long the broker keeps what the station says to a hub that has just lost it
 SEND_BUFFER = 65_536  # bytes in the kernel that an alarm may find before it; Linux would take megabytes
+RECEIVE_MAX = 100  # MQTT 5: messages of the station that the broker may have under way to this hub
 INFLIGHT = 500  # messages without PUBACK; what publishes keeps its own, smaller windows
 STATION_TOPIC = "tocsin/1/station"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files: the authority that the broker must be signed by; this hub's certificate, where it has one; its key."""
+
+    ca: Path
+    cert: Path
+    key: Path
 
 
 @dataclass(frozen=True)
@@ -52,13 +66,15 @@ class Broker:
     password: str | None = None
     keepalive: int = 2
     version: str = "auto"
+    tls: Tls | None = None
 
 
 class Uplink:
     """A connection that comes back by itself.
 
     `on_ready(bool)` is called when the hub can publish and when it no longer can; `on_down(bytes)` with each message
-    on the hub's own topic; `on_station()` when the station announces itself. All on the event loop.
+    on the hub's own topic; `on_station()` when the station announces itself; `on_round()` every few seconds at most,
+    while it is alive. All on the event loop.
     """
 
     def __init__(
@@ -69,8 +85,12 @@ class Uplink:
         on_ready: Callable[[bool], None],
         on_down: Callable[[bytes], None],
         on_station: Callable[[], None],
+        fallback: Broker | None = None,
+        on_round: Callable[[], None] = lambda: None,
     ) -> None:
         self.broker = broker
+        self.denied = ""  # what the broker's rules do not let this hub do
+        self._brokers = [broker, fallback] if fallback else [broker]
         self.ready = False
         self.problem = "not connected yet"
         self.protocol = ""
@@ -86,6 +106,8 @@ class Uplink:
         self._ended = asyncio.Event()
         self._refused5 = float("-inf")
         self._told = ""
+        self._leaves = False
+        self._on_round = on_round
 
     def publish(
         self,
@@ -94,12 +116,20 @@ class Uplink:
         qos: int = 1,
         done: Callable[[], None] | None = None,
         retain: bool = False,
+        expiry_s: int | None = None,
     ) -> bool:
-        """Publish under the hub's own topics; `done` when the broker has it. False when there is no connection."""
+        """Publish under the hub's own topics; `done` when the broker has it. False when there is no connection.
+
+        With MQTT 5 the broker throws the message away after `expiry_s`: for what is sent again anyway.
+        """
         client = self._client
         if client is None or not self.ready:
             return False
-        info = client.publish(f"{self.base}/{topic}", payload, qos, retain)
+        properties = None
+        if expiry_s is not None and client.protocol is MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = expiry_s
+        info = client.publish(f"{self.base}/{topic}", payload, qos, retain, properties)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             return False
         if done is not None and qos:
@@ -112,19 +142,40 @@ class Uplink:
         """Keep a connection for ever; cancel it to go offline properly."""
         attempt = 0
         while True:
+            self._on_round()
             started = time.monotonic()
+            before = self.connections
             try:
                 await self._connection()
             except OSError as problem:
-                self._say(problem.strerror or str(problem) or type(problem).__name__)
+                self._say(_words(problem))
             except _Refused as refused:
                 self._say(str(refused))
             finally:
                 self._offline()
             if time.monotonic() - started > STEADY_S:
                 attempt = 0
+            if self._leaves or self.connections == before:
+                # what failed is tried again after the other one
+                self.broker = self._brokers[(self._brokers.index(self.broker) + 1) % len(self._brokers)]
+                self._refused5 = float("-inf") if len(self._brokers) > 1 else self._refused5
+            self._leaves = False
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
+
+    def elsewhere(self) -> bool:
+        """There is no station at this broker: try the other one, if there is one."""
+        if len(self._brokers) < 2 or not self.ready:
+            return False
+        self.problem = "no station answers there"
+        self._leaves = True
+        self._ended.set()
+        return True
+
+    def _deny(self, what: str) -> None:
+        if self.denied != what:
+            logger.warning("broker %s:%d: its rules do not let this hub %s", self.broker.host, self.broker.port, what)
+        self.denied = what
 
     def _say(self, problem: str) -> None:
         """The first failure is told; the same again is for those who look closer."""
@@ -166,6 +217,8 @@ class Uplink:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_S
+        if self.broker.tls is not None:
+            client.tls_set_context(_tls_context(self.broker.tls))
         client.max_inflight_messages_set(INFLIGHT)
         if self.broker.user:
             client.username_pw_set(self.broker.user, self.broker.password)
@@ -201,11 +254,21 @@ class Uplink:
             loop.call_soon(self._arrived, message.topic, bytes(message.payload))
 
         def on_publish(
-            _client: mqtt.Client, _user: Any, mid: int, _code: ReasonCode, _properties: Properties | None
+            _client: mqtt.Client, _user: Any, mid: int, code: ReasonCode, _properties: Properties | None
         ) -> None:
+            if code.is_failure:
+                self._deny(f"publish: {code}")
             if done := self._done.pop(mid, None):
                 loop.call_soon(done)
 
+        def on_subscribe(
+            _client: mqtt.Client, _user: Any, _mid: int, codes: list[ReasonCode], _properties: Properties | None
+        ) -> None:
+            for code in codes:
+                if code.is_failure:
+                    self._deny(f"hear what is for it: {code}")
+
+        client.on_subscribe = on_subscribe
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect
         client.on_message = on_message
@@ -219,6 +282,7 @@ class Uplink:
         if client.protocol is MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_S
+            properties.ReceiveMaximum = RECEIVE_MAX
 
         def connect() -> None:
             client.connect(
@@ -294,7 +358,7 @@ class Uplink:
         self._client = client
         client.subscribe([(f"{self.base}/down", 1), (f"{self.base}/state", 1), (STATION_TOPIC, 1)])
         self.ready = True
-        self.problem = ""
+        self.problem = self.denied = ""
         self._told = ""
         self.connections += 1
         logger.info("broker %s:%d: connected, MQTT %s", self.broker.host, self.broker.port, self.protocol)
@@ -302,6 +366,7 @@ class Uplink:
         self._on_ready(True)
         try:
             while not self._ended.is_set():
+                self._on_round()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(MISC_S):
                         await self._ended.wait()
@@ -349,6 +414,31 @@ class Uplink:
                 self.publish("state", self._state(True), retain=True)
         elif topic == STATION_TOPIC:
             self._on_station()
+
+
+def _tls_context(files: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or newer, the broker's name checked. Raises _Refused, naming the file that is at fault."""
+    file = files.ca
+    try:
+        context = ssl.create_default_context(cafile=str(file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if files.cert.exists():
+            file = files.cert
+            context.load_cert_chain(str(files.cert), str(files.key))
+    except FileNotFoundError as problem:
+        raise _Refused(f"{file}: there is no such file") from problem
+    except (ssl.SSLError, OSError) as problem:
+        raise _Refused(f"{file}: {problem.strerror or problem}") from problem
+    return context
+
+
+def _words(problem: OSError) -> str:
+    """What went wrong, for a technician."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"its certificate is not right: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError):
+        return f"TLS: {problem.reason or problem}: is this hub's certificate good (tocsin-hub identity show)?"
+    return problem.strerror or str(problem) or type(problem).__name__
 
 
 class _Refused(Exception):

@@ -34,6 +34,7 @@ TELEMETRY = 3  # a badge's STATUS
 AUDIO = 4  # packets of one capture
 HEALTH = 5  # the hub's own state; payload: nothing, facts say it
 HELLO = 6  # the hub's public keys: Ed25519 32 | X25519 32
+SECOND_PATH = 7  # an alarm went out by another way than this one, because no receipt came
 
 # down
 RECEIPT = 1  # an event is committed: its outbox row may go
@@ -208,21 +209,42 @@ def unpack_audio(payload: bytes) -> "tuple[int, bytes, int, list[tuple[int, byte
     return int.from_bytes(badge, "big"), boot, capture, packets
 
 
+_SECOND_PATH = ">3s8sBBBI"
+_SECOND_PATH_LENGTH = 18
+BY_BEACON_ONLY = 1  # nothing but a beacon was heard, and the text said so
+PERHAPS_TWICE = 2  # the hub was interrupted while it sent
+
+
+def pack_second_path(badge: int, ident: bytes, flags: int, asked: int, sent: int, waited_ms: int) -> bytes:
+    """An alarm that was told by text message: to how many numbers of how many, and how long it had waited."""
+    waited = min(waited_ms, 0xFFFFFFFF)
+    return struct.pack(_SECOND_PATH, badge.to_bytes(3, "big"), ident, flags, asked, sent, waited)
+
+
+def unpack_second_path(payload: bytes) -> "tuple[int, bytes, int, int, int, int]":
+    """badge, identity, flags, numbers, numbers that took it, ms waited; raises Malformed."""
+    if len(payload) != _SECOND_PATH_LENGTH:
+        raise Malformed("second path payload")
+    badge, ident, flags, asked, sent, waited = struct.unpack(_SECOND_PATH, payload)
+    return int.from_bytes(badge, "big"), ident, flags, asked, sent, waited
+
+
 # --- payloads, down ---------------------------------------------------------------------------------------------
 
 
 def pack_receipt(badge: int, ident: bytes, blob: bytes, form: int = EVENT) -> bytes:
     """RECEIPT or REJECTED: whose event, which, and an envelope to hand to the badge (or nothing).
 
-    `form` (EVENT, BEACON) says which of the two the station has taken or refused. A beacon tells the kind and no more,
-    so its receipt leaves the event itself in the outbox; and a forged beacon must not take a true event with it.
+    `form` (EVENT, BEACON, SECOND_PATH) says which of them the station has taken or refused. A beacon tells the kind and
+    no more, so its receipt leaves the event itself in the outbox; and a forged beacon must not take a true event with
+    it.
     """
     return badge.to_bytes(3, "big") + bytes((form,)) + ident + blob
 
 
 def unpack_receipt(payload: bytes) -> "tuple[int, bytes, bytes, int]":
     """badge, identity, envelope, form; raises Malformed."""
-    if len(payload) < 12 or payload[3] not in (EVENT, BEACON):
+    if len(payload) < 12 or payload[3] not in (EVENT, BEACON, SECOND_PATH):
         raise Malformed("receipt payload")
     return int.from_bytes(payload[:3], "big"), payload[4:12], payload[12:], payload[3]
 

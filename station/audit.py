@@ -33,6 +33,12 @@ def append(db: Session, at: float, who: str, what: str, about: str, **detail: ob
     db.flush()
 
 
+def has(db: Session, who: str, what: str, part: str) -> bool:
+    """Whether there is such a row already, with this in its details: for what may arrive twice."""
+    rows = select(Audit.id).where(Audit.who == who, Audit.what == what, Audit.detail.contains(part)).limit(1)
+    return db.scalar(rows) is not None
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What `verify` found: number of rows, head of the chain in hex, and the first broken row."""

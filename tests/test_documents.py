@@ -40,9 +40,10 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 
 def test_every_target_that_is_named_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.MULTILINE))
+    makefiles = "\n".join(path.read_text() for path in (TOP / "Makefile", TOP / "hardware" / "hardware.mk"))
+    targets = set(re.findall(r"^([a-z-]+):", makefiles, re.MULTILINE))
     for document in DOCUMENTS:
-        named = set(re.findall(r"(?:`|^    )make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
+        named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
         assert named <= targets, document.name
 
 

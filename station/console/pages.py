@@ -75,6 +75,7 @@ ENTRY_WORDS = {
     "step": "Step done",
     "note": "Note",
     "escalated": "Escalated",
+    "second_path": "Told by text message",
     "told": "Badge confirms",
     "closed": "Closed",
 }

@@ -95,6 +95,8 @@ def _accepted(work: Work, hub: Hub, up: relay.Up) -> None:
         status.take_status(work, hub, up, facts)
     elif up.type == relay.AUDIO:
         sound.take_sound(work, hub, up)
+    elif up.type == relay.SECOND_PATH:
+        events.take_second_path(work, hub, up)
     elif up.type == relay.HEALTH:
         _health(work, hub, facts)
     else:

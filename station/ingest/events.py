@@ -12,7 +12,7 @@ from protocol import downlink, events, kinds, relay
 from protocol.crypto import Forged
 from protocol.events import Malformed
 from protocol.ident import NONE
-from station import alarms, archive, downlinks, enrol, views, visits
+from station import alarms, archive, audit, downlinks, enrol, views, visits
 from station.ingest import facts as common
 from station.ingest.place import place_of
 from station.model import Alarm, Badge, BadgeEvent, Boot, Hub, Identity, Sighting, Visit
@@ -104,6 +104,28 @@ def take_beacon(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
     taken = _take(work, badge, hub, arrived, sealed=False)
     _sight(work, taken, hub, "beacon", rssi, up, facts)
     _receipt(work, badge, hub, run, heard.ident, taken, relay.BEACON)
+
+
+def take_second_path(work: Work, hub: Hub, up: relay.Up) -> None:
+    """A hub told an alarm by text message, because it had no receipt. Raises Malformed for a payload that is none."""
+    number, ident, flags, asked, sent, waited = relay.unpack_second_path(up.payload)
+    at = work.now - up.held_ms / 1000
+    event = work.db.get(BadgeEvent, (number, ident))
+    alarm = work.alarm(event.alarm_id) if event is not None and event.alarm_id is not None else None
+    text = f"hub {hub.name or hub.id}: {sent} of {asked} agreed numbers, after {waited / 1000:.0f} s without an answer"
+    if flags & relay.BY_BEACON_ONLY:
+        text += ", marked unverified"
+    if flags & relay.PERHAPS_TWICE:
+        text += ", perhaps twice"
+    who = f"hub:{hub.id}"
+    if not audit.has(work.db, who, "second path", ident.hex()):
+        # kept also where no badge raised what the hub heard: somebody was alarmed by it
+        work.audit(who, "second path", f"badge:{number}", ident=ident.hex(), sent=sent, asked=asked, flags=flags)
+        if alarm is not None:
+            work.log(alarm, "second_path", who, text, at)
+            if sent and at < alarm.received_at:
+                alarm.via = "second_path"  # how the first word of it came out
+    downlinks.hub_message(work, hub, relay.RECEIPT, relay.pack_receipt(number, ident, b"", relay.SECOND_PATH))
 
 
 def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:

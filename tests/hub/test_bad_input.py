@@ -176,6 +176,7 @@ def half_a_hub() -> tuple[Any, list[object]]:
 
     hub = SimpleNamespace(
         counters=Counter(),
+        second=None,
         keeper=SimpleNamespace(take=take, retire=take),
         roster=SimpleNamespace(
             battery=lambda *_: None, rssi=lambda _: None, enrolling=lambda _: None, deliver=take, keys_changed=take

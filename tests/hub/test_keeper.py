@@ -96,6 +96,7 @@ def test_a_full_disk_is_told_and_nothing_is_held_until_it_is_back(
         assert not [event for event in bench.events if event.startswith("held")]
         bench.keeper.retire(1, (1).to_bytes(8, "big"), (relay.EVENT,))
         bench.take(2, "2 fresher")
+        await asyncio.sleep(0.05)  # a write that was under way has failed
         bench.broken = ""
         await until(lambda: "held 2 fresher" in bench.events)
         assert bench.keeper.problem == ""

@@ -84,7 +84,13 @@ def assembler(data):
 
 def up(data):
     message = relay.unpack_up(verified, data)
-    for unpack in (relay.unpack_event, relay.unpack_beacon, relay.unpack_telemetry, relay.unpack_audio):
+    for unpack in (
+        relay.unpack_event,
+        relay.unpack_beacon,
+        relay.unpack_telemetry,
+        relay.unpack_audio,
+        relay.unpack_second_path,
+    ):
         try:
             unpack(message.payload)
         except events.Malformed:

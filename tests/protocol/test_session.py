@@ -233,7 +233,13 @@ def test_even_a_true_signature_over_nonsense_is_only_malformed(data: bytes) -> N
 
     try:
         up = relay.unpack_up(always, data)
-        for unpack in (relay.unpack_event, relay.unpack_beacon, relay.unpack_telemetry, relay.unpack_audio):
+        for unpack in (
+            relay.unpack_event,
+            relay.unpack_beacon,
+            relay.unpack_telemetry,
+            relay.unpack_audio,
+            relay.unpack_second_path,
+        ):
             with contextlib.suppress(events.Malformed):
                 unpack(up.payload)
     except events.Malformed:
@@ -262,4 +268,6 @@ def test_audio_of_many_packets_comes_back_whole(
     badge: int, packets: list[tuple[int, bytes]], ranges: list[tuple[int, int]]
 ) -> None:
     assert relay.unpack_audio(relay.pack_audio(badge, BOOT, 3, packets)) == (badge, BOOT, 3, packets)
+    told = (badge, bytes(8), relay.BY_BEACON_ONLY, 3, 2, 15_000)
+    assert relay.unpack_second_path(relay.pack_second_path(*told)) == told
     assert relay.unpack_audio_receipt(relay.pack_audio_receipt(badge, BOOT, 3, ranges)) == (badge, BOOT, 3, ranges)

@@ -1,0 +1,147 @@
+"""Text messages by a modem on a serial port: an emulated one, on a pseudo-terminal, with a modem's manners."""
+
+from __future__ import annotations
+
+import os
+import pty
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import modem_emulator
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub import modem as modems
+from hub import sms
+from hub.modem import Modem, ModemFailed
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[modem_emulator.Modem]:
+    monkeypatch.setattr(modems, "ANSWER_S", 0.5)
+    monkeypatch.setattr(modems, "SEND_S", 1.0)
+    made = modem_emulator.Modem()
+    yield made
+    made.close()
+
+
+def send(emulated: modem_emulator.Modem, text: str, pin: str | None = None) -> None:
+    with Modem(emulated.port, pin=pin) as modem:
+        modem.check()
+        modem.send("+441632960001", sms.encode([text]))
+
+
+def test_a_message_in_the_gsm_alphabet(emulated: modem_emulator.Modem) -> None:
+    send(emulated, "SOS @ £5, Ñandú: 52.92,-1.47_")
+    assert emulated.sent == [("+441632960001", "SOS @ £5, Ñandu: 52.92,-1.47_")]
+    assert 'AT+CSCS="GSM"' in emulated.commands
+
+
+def test_a_message_that_needs_ucs2(emulated: modem_emulator.Modem) -> None:
+    send(emulated, "SOS: Радка, 北京")
+    assert emulated.sent == [("+441632960001", "SOS: Радка, 北京")]
+    assert 'AT+CSCS="UCS2"' in emulated.commands
+    assert "AT+CSMP=17,167,0,8" in emulated.commands
+
+
+def test_how_it_stands_with_the_network_is_read_in_between_what_it_reports_unasked(
+    emulated: modem_emulator.Modem,
+) -> None:
+    with Modem(emulated.port) as modem:
+        assert str(modem.check()) == "home network, signal 17 of 31"
+    emulated.signal, emulated.registration = 2, 5
+    with Modem(emulated.port) as modem:
+        assert str(modem.check()) == "roaming, signal 2 of 31, weak"
+    emulated.signal = 99
+    with Modem(emulated.port) as modem:
+        assert str(modem.check()) == "roaming, signal unknown"
+
+
+def test_a_sim_with_a_pin_is_unlocked_once_and_a_wrong_pin_is_never_tried_again(
+    emulated: modem_emulator.Modem, tmp_path: Path
+) -> None:
+    emulated.pin = "1234"
+    with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match="give pin in") as caught:
+        modem.check()
+    assert caught.value.lasting
+    with Modem(emulated.port, pin="9999") as modem, pytest.raises(ModemFailed, match="not tried again"):
+        modem.check()
+    assert emulated.pin_tries == 2
+    remembered = tmp_path / "refused"
+    for _ in range(3):  # a hub that is started again and again
+        with Modem(emulated.port, pin="9999", refused=remembered) as modem, pytest.raises(ModemFailed):
+            modem.check()
+    assert emulated.pin_tries == 1
+    send(emulated, "now", pin="1234")
+    assert len(emulated.sent) == 1
+    emulated.pin_tries = 0
+    with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match="SIM PUK: unlock it in a telephone"):
+        modem.check()
+
+
+@pytest.mark.parametrize(("state", "says"), [(0, "not searching"), (2, "searching"), (3, "refused by the network")])
+def test_without_a_network_it_says_so(emulated: modem_emulator.Modem, state: int, says: str) -> None:
+    emulated.registration = state
+    with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match=f"no network for text messages: {says}"):
+        modem.check()
+
+
+def test_a_message_that_the_network_refuses_is_a_failure(emulated: modem_emulator.Modem) -> None:
+    emulated.refuse = 1
+    with pytest.raises(ModemFailed, match="CMS ERROR: 500"):
+        send(emulated, "x")
+    send(emulated, "x")
+    assert len(emulated.sent) == 1
+
+
+def test_a_modem_that_does_not_ask_for_the_text_is_left_as_it_was_found(emulated: modem_emulator.Modem) -> None:
+    emulated.without_prompt = True
+    with pytest.raises(ModemFailed, match="does not ask for the text"):
+        send(emulated, "x")
+    emulated.without_prompt = False
+    send(emulated, "y")
+    assert [text for _, text in emulated.sent] == ["y"]
+
+
+def test_a_modem_that_dies_in_the_middle_is_a_failure(emulated: modem_emulator.Modem) -> None:
+    emulated.slow_s = 2
+    with pytest.raises(ModemFailed, match="did not take the message"):
+        send(emulated, "x")
+
+
+@pytest.mark.parametrize("babble", [b"", b"$GPGGA,123519,4807.038,N*47\r\n", os.urandom(200)])
+def test_a_port_that_is_not_a_modem(babble: bytes) -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.write(master, babble * 3)
+    try:
+        with Modem(os.ttyname(slave)) as modem, pytest.raises(ModemFailed, match="does not answer AT: it is not a mod"):
+            modem.check()
+    finally:
+        os.close(slave)
+        os.close(master)
+
+
+def test_a_port_that_is_not_there_and_one_that_is_no_port(tmp_path: Path) -> None:
+    with pytest.raises(ModemFailed, match="there is no such port: is the modem plugged in"), Modem("/dev/ttyUSB99"):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ModemFailed), Modem(str(tmp_path / "file")):
+        pass
+
+
+@given(st.lists(st.text(max_size=200), min_size=1, max_size=6))
+def test_any_text_fits_one_message_and_begins_with_what_matters(parts: list[str]) -> None:
+    text = sms.encode(parts)
+    read = sms.decode(text)
+    if text.charset == "GSM":
+        assert len(text.data) <= sms.GSM_MAX
+        assert not set(text.data) & {0x1A, 0x1B, 0x0D, 0x0A}, "what a modem takes for a command"
+    else:
+        assert len(read) <= sms.UCS2_MAX
+
+
+def test_what_matters_least_is_left_out() -> None:
+    assert sms.decode(sms.encode(["a" * 100, "b" * 50, "c" * 50, "d"])) == "a" * 100 + " " + "b" * 50 + " d"
