@@ -113,7 +113,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "clock_offset": Key(0.0, "seconds that its wall clock is wrong, for drills", _number(-1e9, 1e9, " seconds")),
     },
     "radio": {
-        "adapter": Key(None, "Bluetooth adapter; the system's default without it", _text("[a-z0-9]{1,16}", "as hci0")),
+        "adapter": Key(None, "Bluetooth adapters; the system's default without it", _text("[a-z0-9]{1,16}(,[a-z0-9]{1,16})*", "as hci0, or hci0,hci1")),
         "air": Key(None, "simulated air, host:port, instead of an adapter", _address),
         "name": Key(None, "name on the simulated air; hub:NAME without it", _text("[A-Za-z0-9_.:-]{1,64}", "a name")),
     },
