@@ -17,7 +17,8 @@ from bleak.exc import BleakError
 
 from hub.badges import Event
 from hub.clock import Clock
-from hub.radio import Connection, Radio
+from hub.connection import Connection
+from hub.radio import Radio
 from protocol import link
 from protocol.chunks import PAYLOAD_MAX, PAYLOAD_MIN
 from protocol.session import HubLink
@@ -37,6 +38,7 @@ class Contact:
     """A connection in the making, or made.
 
     `on_message(type, body)` gets what the badge says, `on_change(event, reason)` what happens to the connection.
+    `passkey`: pair with it before asking to be enrolled.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Contact:
         clock: Clock,
         on_message: Callable[[int, bytes], None],
         on_change: Callable[[Event, str], None],
+        passkey: int | None = None,
     ) -> None:
         self.purpose = purpose
         self.boot = b""
@@ -59,6 +62,7 @@ class Contact:
         self._clock = clock
         self._on_message = on_message
         self._on_change = on_change
+        self._passkey = passkey
         self._connection: Connection | None = None
         self._link: HubLink | None = None
         self._wake = asyncio.Event()
@@ -116,6 +120,9 @@ class Contact:
         try:
             try:
                 await connection.connect()
+                if self._passkey is not None:
+                    self._on_change(Event.PAIRS, "")
+                    await connection.pair(self._passkey)
                 if self.purpose is not Purpose.GUEST:
                     await connection.listen(self._on_notified)
             except (BleakError, OSError, TimeoutError) as problem:
@@ -189,6 +196,8 @@ class Contact:
         for kind, body in session.receive(value, self._clock.now_ms()):
             if kind == link.ESTABLISHED:
                 self.boot = body
+                if self._connection is not None:
+                    self._connection.proved = True
                 self._on_change(Event.PROVED, "")
             elif kind != link.ENROL:
                 self._on_message(kind, body)

@@ -33,6 +33,7 @@ def facts(hub: Hub) -> dict[str, Any]:
         "audio_queue": hub.spool.waiting(),
         "disk": disk(hub),
         "radio": hub.radio.problem or "ok",
+        **({"radio_step": hub.radio.last_step[:100]} if hub.radio.last_step else {}),
         "keys": len(links),
         "badges": dict(list(heard.items())[:BADGES_MAX]),
     }
@@ -60,7 +61,7 @@ def status(hub: Hub) -> dict[str, Any]:
         }
         for badge, entry in hub.roster.entries().items()
     }
-    parts = (hub.listener, hub.roster, hub.envelope, hub.broadcaster)
+    parts = (hub.listener, hub.roster, hub.envelope, hub.broadcaster, hub.radio)
     return {
         **facts(hub),
         "hub_id": hub.identity.hub_id.hex(),
@@ -76,6 +77,7 @@ def status(hub: Hub) -> dict[str, Any]:
         "clock_synchronised": hub.clock.synchronised(),
         "place_known": hub.location.facts() is not None,
         "broadcast": hub.broadcaster.problem or "ok",
+        **hub.radio.status(),
         "counters": dict(sum((part.counters for part in parts), hub.counters)),
     }
 

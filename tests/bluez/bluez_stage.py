@@ -70,9 +70,9 @@ class BluezStage(Stage):
         names = ",".join(f"hci{n}" for n in range(len(self.adapters)))
         self._config_file = self._config(
             f"hub-{hub.id}",
-            f"[hub]\ndir = {json.dumps(str(self.folder / 'hub'))}\nname = \"{hub.id}\"\n"
+            f'[hub]\ndir = {json.dumps(str(self.folder / "hub"))}\nname = "{hub.id}"\n'
             f'[radio]\nadapter = "{names}"\n[mqtt]\nhost = "127.0.0.1"\nport = {self.port("broker")}\n'
-            f"[station]\nkey = \"{self.station_key}\"\n[log]\nlevel = \"debug\"\n",
+            f'[station]\nkey = "{self.station_key}"\n[log]\nlevel = "debug"\n',
         )
         part = self._part(f"hub:{hub.id}", [*command("tocsin-hub"), "run", "--config", self._config_file])
         ready = await part.start()

@@ -1,0 +1,431 @@
+"""One Bluetooth adapter: scans all the time, lends itself for dialling, and climbs the recovery ladder when it fails.
+
+Scanning and dialling are in each other's way. A Linux kernel that scans for us makes a connection when it hears the
+device, and a controller reports each address once in a scan of ten seconds: whoever dials a badge that was just heard
+waits for the next scan, when the badge has another address. So scanning pauses until the badge has answered, a
+quarter of a second, and goes on while its services are found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from bleak import BleakClient, BleakScanner
+from bleak.args.bluez import BlueZClientArgs, BlueZScannerArgs
+from bleak.backends.client import BaseBleakClient
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
+from bleak.exc import BleakDBusError, BleakError
+
+from hub.bluez import Bluez, BluezFailed
+from hub.connection import Connection
+from hub.recovery import HandOver, Ladder, Step, Trouble
+from protocol import beacon, link
+
+logger = logging.getLogger("hub.radio")
+
+ANSWER_S = 2.0  # to be answered: eight advertisements of a badge
+SERVICES_S = 8.0  # BlueZ asks for everything that there is to know, thirty questions of one or two intervals each
+AIR_S = 2.0  # for the answer, and as long again for the services, which the simulated air's backend asks one by one
+HUSH_S = 0.6  # the longest that scanning pauses for a badge that does not answer
+HUSHED_S = 1.0  # until BlueZ has stopped scanning; 30 ms usually
+SCAN_CHECK_S = 60.0  # no advertisement at all in this time, where there is any radio traffic: start scanning anew
+SCAN_CHECKS = 10  # and after so many in any case: a scanner remembers every rotating address that it heard
+UNANSWERED = 8  # dials in a row, of badges that are heard, until the adapter is doubted rather than the range
+SETTLE_S = 0.3  # between off and on
+RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # until a simulated air that could not be opened is tried again
+
+Heard = Callable[["Adapter", BLEDevice, AdvertisementData], None]
+
+
+class Air(Protocol):
+    """What a simulated radio offers (hub.bumble_backend.Radio)."""
+
+    scanner: type[Any]
+    client: type[Any]
+    lost: asyncio.Event
+
+    async def broadcast(self, data: bytes) -> None:
+        """Advertise 31 bytes without taking connections; b"" ends it."""
+
+    async def close(self) -> None:
+        """Leave the air."""
+
+
+class Adapter:
+    """One adapter, or the simulated air at `air` ("host:port") under the name `air_name`.
+
+    `name`: as BlueZ calls it, hci0; None for whichever there is. `on_heard(adapter, device, data)` for every
+    advertisement; `on_step(adapter, step, why)` for every step of the ladder; `alone()`: whether no other one works.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        air: str | None,
+        air_name: str,
+        on_heard: Heard,
+        on_step: Callable[[Adapter, Step, str], None],
+        alone: Callable[[], bool],
+    ) -> None:
+        self.ready = asyncio.Event()
+        self.problem = "not started"
+        self.ladder = Ladder()
+        self.counters: Counter[str] = Counter()
+        self.connections: set[Connection] = set()
+        self.air: Air | None = None
+        self.bluez: Bluez | None = None
+        self.name = name
+        self._fixed = name is not None
+        self._address = air
+        self._air_name = air_name
+        self._on_heard = on_heard
+        self._on_step = on_step
+        self._alone = alone
+        self._heard_anything = False
+        self._hushes = 0
+        self._news = asyncio.Event()  # for the scanning loop: a hush begins or ends, the adapter is gone
+        self._hushed = asyncio.Event()
+        self._gone = ""
+        self._unanswered = 0
+        self._stuck = ""
+        self._trouble = Trouble.STUCK
+
+    @property
+    def usable(self) -> bool:
+        """Whether it works now."""
+        return self.ready.is_set()
+
+    @property
+    def label(self) -> str:
+        """What technicians call it."""
+        return self.name or "adapter"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a session on it proves itself."""
+        return any(connection.proved for connection in self.connections)
+
+    # ------------------------------------------------------------------ connections
+
+    def connection(self, device: BLEDevice, dropped: Callable[[], None]) -> Connection:
+        """A connection to be made. Raises BleakError when the simulated air has just gone."""
+        if self._address and self.air is None:
+            raise BleakError("the air is gone")
+        backend: type[BaseBleakClient] | None = self.air.client if self.air else None
+        bluez: BlueZClientArgs = {"adapter": self.name} if self.bluez and self.name else {}
+        timeout = AIR_S if self.air else ANSWER_S + SERVICES_S
+        connection = Connection(self, device, dropped)
+        connection.client = BleakClient(
+            device,
+            lambda _client: connection.ended(),
+            [link.SERVICE],
+            timeout=timeout,
+            bluez=bluez,
+            backend=backend,
+        )
+        self.connections.add(connection)
+        return connection
+
+    async def dial(self, connection: Connection, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, which is bleak's connecting, with the scan out of the way until the badge answers.
+
+        Raises what `work` raises, or TimeoutError when nobody answers in ANSWER_S.
+        """
+        bluez, path = self.bluez, connection.path
+        if bluez is None or not path:
+            await work()
+            return
+        answered = asyncio.Event()
+
+        def told(connected: bool) -> None:
+            if connected:
+                connection.answered = True
+                answered.set()
+
+        try:
+            async with bluez.watched(path, told):
+                await self._dial(work, answered)
+        except BluezFailed as failed:
+            raise BleakError(str(failed)) from failed
+
+    async def _dial(self, work: Callable[[], Awaitable[None]], answered: asyncio.Event) -> None:
+        await self._hush()
+        hushed = True
+        dialling = asyncio.ensure_future(work())
+        answer = asyncio.ensure_future(answered.wait())
+        try:
+            await asyncio.wait({dialling, answer}, timeout=HUSH_S, return_when=asyncio.FIRST_COMPLETED)
+            self._speak()
+            hushed = False
+            if not dialling.done() and not answered.is_set():
+                rest = ANSWER_S - HUSH_S
+                await asyncio.wait({dialling, answer}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done() and not answered.is_set():
+                self._not_answered()
+                raise TimeoutError("does not answer")
+            self._unanswered = 0
+            self.ladder.well(Trouble.UNANSWERED)
+            await dialling
+        except BleakDBusError as error:
+            if error.dbus_error in ("org.bluez.Error.InProgress", "org.bluez.Error.NotReady"):
+                self._doubt(Trouble.REFUSED, error.dbus_error)
+            raise
+        finally:
+            if hushed:
+                self._speak()
+            for task in (dialling, answer):
+                task.cancel()
+            await asyncio.wait({dialling, answer})
+            if not dialling.cancelled():
+                dialling.exception()  # it is known, or of no interest any more
+
+    def left(self, connection: Connection, ended: bool) -> None:
+        """A connection was hung up; `ended` False when it does not end."""
+        self.connections.discard(connection)
+        if not ended and self.bluez:
+            self._doubt(Trouble.STUCK, "a connection does not end")
+
+    def _not_answered(self) -> None:
+        self._unanswered += 1
+        if self._unanswered % UNANSWERED == 0:
+            self._doubt(Trouble.UNANSWERED, f"{self._unanswered} calls to badges that are heard had no answer")
+
+    def _doubt(self, trouble: Trouble, why: str) -> None:
+        """Something is wrong that scanning does not notice: let its loop climb."""
+        self._stuck = why
+        self._trouble = trouble
+        self._news.set()
+
+    # ------------------------------------------------------------------ scanning
+
+    async def _hush(self) -> None:
+        self._hushes += 1
+        self._news.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HUSHED_S):
+                await self._hushed.wait()
+
+    def _speak(self) -> None:
+        self._hushes -= 1
+        self._news.set()
+
+    async def run(self) -> None:
+        """Scan for ever, and do what the ladder says when that fails; cancel it to stop. Raises HandOver."""
+        while True:
+            try:
+                await self._open()
+                await self._scan()
+            except (BleakError, BluezFailed, OSError, TimeoutError, EOFError) as problem:
+                self._lost()
+                await self._recover(self._kind(problem), self._told(problem))
+            except BaseException:
+                self._close()
+                raise
+
+    async def _open(self) -> None:
+        """Reach the adapter, and switch it on."""
+        self._gone = self._stuck = ""
+        self._news.clear()
+        if self._address:
+            # imported here so that a hub with an adapter needs no simulator installed
+            from hub.bumble_backend import Radio as BumbleRadio
+
+            self.air = await BumbleRadio.open(self._address, self._air_name)
+            return
+        if not sys.platform.startswith("linux"):
+            return
+        if self.bluez is None or not self.bluez.open_still:
+            self.bluez = await Bluez.open(self._on_gone)
+        adapters = await self.bluez.adapters()
+        if not self._fixed:
+            self.name = next(iter(adapters), None)
+        if self.name not in adapters:
+            raise _Absent(f"there is no Bluetooth adapter{f' {self.name}' if self.name else ''}: is it plugged in?")
+        if not adapters[self.name]:
+            await self.bluez.power(self.name, True)
+            logger.info("%s: switched on", self.name)
+
+    def _on_gone(self, path: str) -> None:
+        if path in ("", f"/org/bluez/{self.name}"):
+            self._gone = "it was pulled out" if path else "bluetoothd has ended"
+            self._news.set()
+
+    async def _scan(self) -> None:
+        backend: type[BaseBleakScanner] | None = self.air.scanner if self.air else None
+        bluez: BlueZScannerArgs = {"adapter": self.name} if self.bluez and self.name else {}
+        begun = asyncio.get_running_loop().time()
+        while True:
+            async with BleakScanner(self._hears, bluez=bluez, backend=backend):
+                self.problem = ""
+                self.ready.set()
+                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
+                begun = await self._listen(begun)
+            self._hushed.set()
+            while self._hushes and not self._gone:
+                self._news.clear()
+                await self._news.wait()
+            self._hushed.clear()
+            self._check()
+
+    async def _listen(self, begun: float) -> float:
+        """Until it is time to start scanning anew; gives since when anything was to be heard. Raises BleakError."""
+        loop = asyncio.get_running_loop()
+        fresh = loop.time()
+        while True:
+            self._check()
+            if self._hushes:
+                return begun
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(begun + SCAN_CHECK_S - loop.time()):
+                    await (self.air.lost.wait() if self.air else self._news.wait())
+            if self.air and self.air.lost.is_set():
+                raise BleakError("the air is gone")
+            if loop.time() >= begun + SCAN_CHECK_S:
+                if not self._heard_anything:
+                    if self.bluez:
+                        raise _Silent(f"nothing was heard for {SCAN_CHECK_S:g} s")
+                    return loop.time()  # scanners are known to die without a word
+                self.ladder.well()
+                self._heard_anything = False
+                begun = loop.time()
+                if begun - fresh > SCAN_CHECKS * SCAN_CHECK_S:
+                    return begun
+
+    def _check(self) -> None:
+        """Raises BleakError when the adapter has gone or is doubted."""
+        if self._gone:
+            raise _Absent(self._gone) if "pulled" in self._gone else BluezFailed(self._gone, "no bus")
+        if self._stuck:
+            raise _Doubted(self._stuck, self._trouble)
+
+    def _hears(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
+        self._heard_anything = True
+        self.ladder.well(Trouble.SILENT)
+        self._on_heard(self, device, advertisement)
+
+    # ------------------------------------------------------------------ recovery
+
+    def _lost(self) -> None:
+        """What was open is not any more: every connection is told, unless the trouble is elsewhere."""
+        self.ready.clear()
+        self._hushed.set()
+        if self._gone or self.air:
+            for connection in list(self.connections):
+                connection.ended()
+        if self.air:
+            air, self.air = self.air, None
+            task = asyncio.ensure_future(air.close())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _close(self) -> None:
+        self._lost()
+        if self.bluez:
+            self.bluez.close()
+            self.bluez = None
+
+    def _kind(self, problem: Exception) -> Trouble:
+        if isinstance(problem, _Doubted):
+            return problem.trouble
+        if isinstance(problem, _Absent):
+            return Trouble.ABSENT
+        if isinstance(problem, _Silent):
+            return Trouble.SILENT
+        if isinstance(problem, BluezFailed) and problem.no_service:
+            return Trouble.NO_SERVICE
+        if isinstance(problem, TimeoutError) or (isinstance(problem, BluezFailed) and not problem.name):
+            return Trouble.STUCK
+        if "blocked" in str(problem).lower():
+            return Trouble.ABSENT
+        return Trouble.REFUSED
+
+    def _told(self, problem: Exception) -> str:
+        """What is wrong, for somebody who can do something about it."""
+        if isinstance(problem, OSError) and self._address:
+            return f"the air at {self._address}: {problem.strerror or problem}"
+        if isinstance(problem, BluezFailed) and problem.no_service:
+            return f"{problem}: is the bluetooth service installed and running?"
+        if "blocked" in str(problem).lower():
+            return "Bluetooth is blocked: rfkill unblock bluetooth"
+        return str(problem) or type(problem).__name__
+
+    async def _recover(self, trouble: Trouble, text: str) -> None:
+        """Take the next step, say so, and wait."""
+        loop = asyncio.get_running_loop()
+        if self._address or (self.bluez is None and not sys.platform.startswith("linux")):
+            # a simulated air, or another system's Bluetooth: there is nothing to be done but to try again
+            logger.log(logging.DEBUG if text == self.problem else logging.WARNING, "no radio: %s", text)
+            self.problem = text
+            self.ladder.steps += 1
+            await asyncio.sleep(self.ladder.pause_s)
+            return
+        step = self.ladder.climb(trouble, int(loop.time() * 1000), self.busy, self._alone())
+        level = logging.DEBUG if text == self.problem and step is Step.RETRY else logging.WARNING
+        logger.log(level, "%s: %s; %s", self.label, text, _DOES[step])
+        self.problem = text
+        self.counters[step.name.lower()] += 1
+        self._on_step(self, step, text)
+        try:
+            if step is Step.HAND_OVER:
+                raise HandOver(f"{self.label}: {text}")
+            if step is Step.DROP:
+                await self._drop()
+            elif step is Step.POWER_CYCLE:
+                await self._power_cycle()
+        except (BluezFailed, OSError, EOFError) as problem:
+            logger.debug("%s: %s", self.label, problem)
+        await asyncio.sleep(self.ladder.pause_s)
+
+    async def _drop(self) -> None:
+        """Have BlueZ forget badges that are not connected to us: one of them may hold what we are refused."""
+        if self.bluez is None or self.name is None:
+            return
+        used = {connection.path for connection in self.connections}
+
+        def stale(path: str, properties: dict[str, Any]) -> bool:
+            ours = link.SERVICE in properties.get("UUIDs", ()) or beacon.COMPANY in properties.get(
+                "ManufacturerData", {}
+            )
+            return ours and path not in used
+
+        dropped = await self.bluez.drop(self.name, stale)
+        logger.info("%s: dropped %d devices", self.name, len(dropped))
+
+    async def _power_cycle(self) -> None:
+        if self.bluez is None or self.name is None:
+            return
+        for connection in list(self.connections):
+            connection.ended()
+        with contextlib.suppress(BluezFailed):  # one that is off already is refused
+            await self.bluez.power(self.name, False)
+        await asyncio.sleep(SETTLE_S)
+        await self.bluez.power(self.name, True)
+
+
+_DOES = {
+    Step.RETRY: "trying again",
+    Step.DROP: "dropping stale connections",
+    Step.POWER_CYCLE: "switching it off and on",
+    Step.HAND_OVER: "ending, to be started again",
+}
+
+
+class _Absent(BleakError):
+    pass
+
+
+class _Silent(BleakError):
+    pass
+
+
+class _Doubted(BleakError):
+    def __init__(self, text: str, trouble: Trouble) -> None:
+        super().__init__(text)
+        self.trouble = trouble
