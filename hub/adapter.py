@@ -13,7 +13,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from bleak import BleakClient, BleakScanner
@@ -23,7 +23,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.exc import BleakDBusError, BleakError
 
-from hub.bluez import Bluez, BluezFailed
+from hub.bluez import CALL_S, Bluez, BluezFailed
 from hub.connection import Connection
 from hub.recovery import HandOver, Ladder, Step, Trouble
 from protocol import beacon, link
@@ -133,8 +133,10 @@ class Adapter:
         self.connections.add(connection)
         return connection
 
-    async def dial(self, connection: Connection, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work`, which is bleak's connecting, with the scan out of the way until the badge answers.
+    async def dial(
+        self, connection: Connection, work: Callable[[], Awaitable[None]], answers: Callable[[], None]
+    ) -> None:
+        """Do `work`, which is bleak's connecting, with the scan out of the way until the badge `answers`.
 
         Raises what `work` raises, or TimeoutError when nobody answers in ANSWER_S.
         """
@@ -145,27 +147,33 @@ class Adapter:
         answered = asyncio.Event()
 
         def told(connected: bool) -> None:
-            if connected:
+            if connected and not answered.is_set():
+                answers()
                 connection.answered = True
                 answered.set()
 
         try:
             async with bluez.watched(path, told):
-                await self._dial(work, answered)
+                await self._dial(work, answered, connection.quiet)
         except BluezFailed as failed:
             raise BleakError(str(failed)) from failed
 
-    async def _dial(self, work: Callable[[], Awaitable[None]], answered: asyncio.Event) -> None:
+    async def _dial(self, work: Callable[[], Awaitable[None]], answered: asyncio.Event, quiet: asyncio.Event) -> None:
         await self._hush()
         hushed = True
         dialling = asyncio.ensure_future(work())
         answer = asyncio.ensure_future(answered.wait())
         try:
-            await asyncio.wait({dialling, answer}, timeout=HUSH_S, return_when=asyncio.FIRST_COMPLETED)
-            self._speak()
-            hushed = False
+            # BlueZ answers no StartDiscovery while it pairs, and refuses later ones when nobody waited for the answer
+            patience = HUSH_S if quiet.is_set() else ANSWER_S
+            await asyncio.wait({dialling, answer}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            while answered.is_set() and not (quiet.is_set() or dialling.done()):  # noqa: ASYNC110 (two things end it)
+                await asyncio.sleep(0.02)
+            if quiet.is_set():
+                self._speak()
+                hushed = False
             if not dialling.done() and not answered.is_set():
-                rest = ANSWER_S - HUSH_S
+                rest = ANSWER_S - patience
                 await asyncio.wait({dialling, answer}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
             if not dialling.done() and not answered.is_set():
                 self._not_answered()
@@ -178,12 +186,14 @@ class Adapter:
                 self._doubt(Trouble.REFUSED, error.dbus_error)
             raise
         finally:
-            if hushed:
-                self._speak()
             for task in (dialling, answer):
                 task.cancel()
-            await asyncio.wait({dialling, answer})
-            if not dialling.cancelled():
+            await asyncio.wait({dialling, answer}, timeout=CALL_S)
+            if hushed:
+                self._speak()
+            if not dialling.done():
+                self._doubt(Trouble.STUCK, "a call to BlueZ does not end")
+            elif not dialling.cancelled():
                 dialling.exception()  # it is known, or of no interest any more
 
     def left(self, connection: Connection, ended: bool) -> None:
@@ -262,7 +272,7 @@ class Adapter:
         bluez: BlueZScannerArgs = {"adapter": self.name} if self.bluez and self.name else {}
         begun = asyncio.get_running_loop().time()
         while True:
-            async with BleakScanner(self._hears, bluez=bluez, backend=backend):
+            async with self._scanning(BleakScanner(self._hears, bluez=bluez, backend=backend)):
                 self.problem = ""
                 self.ready.set()
                 self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
@@ -273,6 +283,18 @@ class Adapter:
                 await self._news.wait()
             self._hushed.clear()
             self._check()
+
+    @contextlib.asynccontextmanager
+    async def _scanning(self, scanner: BleakScanner) -> AsyncIterator[None]:
+        """A scan while this lasts. bleak waits for ever for a bluetoothd that does not answer; TimeoutError here."""
+        async with asyncio.timeout(CALL_S):
+            await scanner.start()
+        try:
+            yield
+        finally:
+            if not self._gone:
+                async with asyncio.timeout(CALL_S):
+                    await scanner.stop()
 
     async def _listen(self, begun: float) -> float:
         """Until it is time to start scanning anew; gives since when anything was to be heard. Raises BleakError."""
@@ -390,10 +412,8 @@ class Adapter:
         used = {connection.path for connection in self.connections}
 
         def stale(path: str, properties: dict[str, Any]) -> bool:
-            ours = link.SERVICE in properties.get("UUIDs", ()) or beacon.COMPANY in properties.get(
-                "ManufacturerData", {}
-            )
-            return ours and path not in used
+            service = link.SERVICE in properties.get("UUIDs", ())
+            return path not in used and (service or beacon.COMPANY in properties.get("ManufacturerData", {}))
 
         dropped = await self.bluez.drop(self.name, stale)
         logger.info("%s: dropped %d devices", self.name, len(dropped))

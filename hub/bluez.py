@@ -82,7 +82,10 @@ async def call(
 
 
 class Bluez:
-    """A connection to bluetoothd that notices when it goes. `on_gone(path)`: an adapter has gone, "" for all of them."""
+    """A connection to bluetoothd that notices when it goes.
+
+    `on_gone(path)`: an adapter has gone, with "" all of them.
+    """
 
     def __init__(self, bus: MessageBus, on_gone: Callable[[str], None]) -> None:
         self.bus = bus

@@ -29,6 +29,7 @@ class Connection:
 
     def __init__(self, adapter: Adapter, device: BLEDevice, dropped: Callable[[], None]) -> None:
         self.answered = False  # the badge has, though its services may not be known yet
+        self.quiet = asyncio.Event()  # set: a scan has to be out of its way only until the badge answers
         self.proved = False  # by its own keys; set by whoever holds the session
         self._adapter = adapter
         self._device = device
@@ -59,16 +60,27 @@ class Connection:
             self._over = True
             self._dropped()
 
-    async def connect(self) -> None:
-        """Connect and find the badge's service. Raises BleakError, TimeoutError."""
-        await self._adapter.dial(self, self.client.connect)
+    async def connect(self, passkey: int | None = None, answers: Callable[[], None] = lambda: None) -> None:
+        """Connect and find the badge's service, with a passkey pair first. Raises BleakError, TimeoutError.
+
+        `answers` is called when the badge has answered. Pairing comes before everything else: who has proved nothing
+        after three seconds is disconnected, and BlueZ takes half of them to find the service.
+        """
+        if passkey is None:
+            self.quiet.set()
+        await self._adapter.dial(self, lambda: self._make(passkey), answers)
         self.answered = True
         self._rx = self.client.services.get_characteristic(link.RX)
         if self._rx is None:
             raise BleakError("it has no service of ours")
 
-    async def pair(self, passkey: int) -> None:
-        """Pair with the passkey on the badge's card. Raises BleakError where it is refused, or cannot be done."""
+    async def _make(self, passkey: int | None) -> None:
+        if passkey is not None:
+            await self._pair(passkey)
+        self.quiet.set()
+        await self.client.connect()
+
+    async def _pair(self, passkey: int) -> None:
         from hub.pairing import PairingFailed, pair
 
         if self._adapter.bluez is None:

@@ -91,6 +91,11 @@ class Contact:
         session = self._link
         return session is not None and session.established and self._clock.now_ms() - session.heard_ms <= ms
 
+    @property
+    def pairs(self) -> bool:
+        """Whether it is about to pair, or at it."""
+        return self._passkey is not None and self._link is None
+
     def counters(self) -> dict[str, int]:
         """What arrived on this connection and could not be used."""
         return dict(self._link.counters) if self._link else {}
@@ -119,10 +124,7 @@ class Contact:
             return
         try:
             try:
-                await connection.connect()
-                if self._passkey is not None:
-                    self._on_change(Event.PAIRS, "")
-                    await connection.pair(self._passkey)
+                await connection.connect(self._passkey, self._answers)
                 if self.purpose is not Purpose.GUEST:
                     await connection.listen(self._on_notified)
             except (BleakError, OSError, TimeoutError) as problem:
@@ -134,6 +136,10 @@ class Contact:
             await self._talk(connection)
         finally:
             await connection.hang_up()
+
+    def _answers(self) -> None:
+        if self._passkey is not None:
+            self._on_change(Event.PAIRS, "")
 
     def _begin(self, uplink: bool) -> None:
         now = self._clock.now_ms()

@@ -47,6 +47,7 @@ class Desk:
         self._enrolled = enrolled
         self._passkeys: dict[int, int] = {}
         self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def passkey(self, badge: int) -> int | None:
         """What a technician has said is on its card."""
@@ -59,16 +60,24 @@ class Desk:
                 self._path.unlink(missing_ok=True)
                 door.bind(name)
                 self._path.chmod(0o600)
-                self._server = await asyncio.start_unix_server(self._serve, sock=door.dup(), limit=LINE)
+                self._server = await asyncio.start_unix_server(self._come, sock=door.dup(), limit=LINE)
         except (OSError, AttributeError) as problem:
             logger.warning("no enrolment by card: %s: %s", self._path, problem)
 
     async def close(self) -> None:
         """Stop listening."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
+
+    def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -72,7 +72,7 @@ class Agent(ServiceInterface):
 
 
 async def pair(device: str, passkey: int, bus_address: str | None = None) -> None:
-    """Pair with a connected device (its D-Bus path), unless it is paired. Raises PairingFailed."""
+    """Pair with a device (its D-Bus path), and connect to it first where need be. Raises PairingFailed."""
     try:
         bus = await open_bus(bus_address)
     except BluezFailed as failed:
@@ -88,6 +88,7 @@ async def pair(device: str, passkey: int, bus_address: str | None = None) -> Non
 async def _pair(bus: MessageBus, device: str, agent: Agent) -> None:
     bus.export(PATH, agent)
     await call(bus, "/org/bluez", MANAGER, "RegisterAgent", "os", PATH, "KeyboardOnly")
+    over = False
     try:
         with contextlib.suppress(_AlreadyPaired):
             try:
@@ -102,7 +103,12 @@ async def _pair(bus: MessageBus, device: str, agent: Agent) -> None:
         (paired,) = await call(bus, device, PROPERTIES, "Get", "ss", DEVICE, "Paired")
         if not paired.value:
             raise PairingFailed("BlueZ says that it has paired, and has not")
+        over = True
     finally:
+        if not over:
+            # also when it was cancelled: while BlueZ believes that it pairs it does not scan
+            with contextlib.suppress(BluezFailed):
+                await call(bus, device, DEVICE, "CancelPairing")
         with contextlib.suppress(BluezFailed):
             await call(bus, "/org/bluez", MANAGER, "UnregisterAgent", "o", PATH)
 

@@ -6,8 +6,11 @@ on, and last by ending this process with HAND_OVER_STATUS, so that systemd start
 may climb is in the table: nothing is switched off because the street is quiet, and the hub does not end because
 somebody pulled a stick out.
 
-While a session with a badge proves itself on this adapter, nothing above dropping is done: what works is never cut for
-the sake of what does not. Knows no adapter and no clock.
+While a session with a badge proves itself on this adapter, nothing above dropping is done for half a minute, and the
+hub does not end at all: what works is not cut lightly for the sake of what does not. But an adapter that cannot scan is
+deaf to the alarms of all other badges, and a power cycle costs a session two or three seconds.
+
+Knows no adapter and no clock.
 """
 
 from __future__ import annotations
@@ -54,8 +57,10 @@ TIMES: dict[Step, int] = {Step.RETRY: 3, Step.DROP: 1, Step.POWER_CYCLE: 2, Step
 # s to wait after the first, second, ... step in a row; a restarted bluetoothd is back in one, a stick after two
 PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 # ms between two power cycles: often where something is surely wrong, seldom where it may be nothing
-CYCLE_EVERY_MS = {Trouble.REFUSED: 10_000, Trouble.STUCK: 10_000, Trouble.NO_SERVICE: 10_000}
-CYCLE_SELDOM_MS = 300_000
+CERTAIN = (Trouble.REFUSED, Trouble.STUCK, Trouble.NO_SERVICE)
+CYCLE_CERTAIN_MS = 10_000
+CYCLE_DOUBTED_MS = 300_000
+BUSY_MS = 30_000  # that a session is spared
 HAND_OVER_MS = 30_000  # the least that a trouble has lasted: a restart takes the hub away for seconds
 
 
@@ -82,14 +87,16 @@ class Ladder:
         step = self._step
         if self._taken >= TIMES[step] and step < Step.HAND_OVER:
             step = Step(step + 1)
-        step = min(step, HIGHEST[trouble], Step.DROP if busy else Step.HAND_OVER)
-        if step is Step.HAND_OVER and (not alone or now_ms - self._since_ms < HAND_OVER_MS):
+        lasted_ms = now_ms - self._since_ms
+        step = min(step, HIGHEST[trouble])
+        if busy and (trouble not in CERTAIN or lasted_ms < BUSY_MS):
+            step = min(step, Step.DROP)
+        if step is Step.HAND_OVER and (busy or not alone or lasted_ms < HAND_OVER_MS):
             step = Step.POWER_CYCLE
-        if step is Step.POWER_CYCLE and self._cycled_ms is not None:
-            every = CYCLE_EVERY_MS.get(trouble, CYCLE_SELDOM_MS)
-            if now_ms - self._cycled_ms < every:
-                return Step.RETRY  # and the rung stays where it is
         if step is Step.POWER_CYCLE:
+            every_ms = CYCLE_CERTAIN_MS if trouble in CERTAIN else CYCLE_DOUBTED_MS
+            if self._cycled_ms is not None and now_ms - self._cycled_ms < every_ms:
+                return Step.RETRY  # and the rung stays where it is
             self._cycled_ms = now_ms
         self._taken = self._taken + 1 if step is self._step else 1
         self._step = step

@@ -88,6 +88,7 @@ class Roster:
         self._on_undelivered = on_undelivered
         self._passkeys = passkeys
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._closing = False
 
     # ------------------------------------------------------------------ what the rest of the hub asks
 
@@ -176,6 +177,7 @@ class Roster:
                 await asyncio.sleep(KEEP_MS / 1000)
                 self._keep()
         finally:
+            self._closing = True
             tasks = [entry.task for entry in self._entries.values() if entry.task]
             for task in tasks:
                 task.cancel()
@@ -227,7 +229,9 @@ class Roster:
     def _consider(self, entry: Entry) -> None:
         """Dial this badge, if there is a reason, an address and a free place."""
         now = self._clock.now_ms()
-        if entry.machine.state is not State.SEEN or entry.task is not None or not self._radio.usable:
+        if entry.machine.state is not State.SEEN or entry.task is not None:
+            return
+        if self._closing or not self._radio.usable:
             return
         if entry.device is None or now - entry.heard_ms > FRESH_MS:
             return
@@ -257,6 +261,8 @@ class Roster:
         dialling = sum(e.machine.state in (State.CONNECTING, State.PAIRING) for e in busy)
         guests = sum(e.contact is not None and e.contact.purpose is Purpose.GUEST for e in busy)
         spare = 1 if entry.urgent else 0
+        if purpose is Purpose.ENROL and any(e.contact and e.contact.pairs for e in busy):
+            return False  # BlueZ pairs with one at a time, and an adapter does not scan meanwhile
         if purpose is Purpose.GUEST and guests >= GUESTS + spare:
             return False
         return dialling < DIALS + spare and len(busy) < CONNECTIONS + spare

@@ -1,7 +1,7 @@
 """A machine with the real Linux Bluetooth stack: kernel and bluetoothd in qemu, reached over two ports of the loopback.
 
-One port is its system bus, which bleak and the hub use as if it were theirs. Each connection to the other is a Bluetooth
-adapter: an AirAdapter joins it to a controller on the simulated air, and taking it away is pulling out a USB stick.
+One port is its system bus, which bleak and the hub use as if it were theirs. A connection to the other is an adapter:
+AirAdapter joins it to a controller on the simulated air, and taking it away is pulling out a USB stick.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ import signal
 import socket
 import time
 from collections import deque
-from pathlib import Path
 
 from image import Image
-
-from firmware.emulator.air.client import open_hci  # noqa: F401  (the greeting is the same)
 
 BOOT_S = 90.0  # 7 s on an idle machine
 BUS_PORT, HCI_PORT = 7001, 7002
 PR_SET_PDEATHSIG = 1
 REMEMBERED = 400
+FIRST = -10  # of the niceness: it stands for hardware; only a privileged user may be less nice
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,8 +30,10 @@ class GuestFailed(Exception):
     """The guest did not come up or does not answer; the text has its last lines."""
 
 
-def _die_with_parent() -> None:
+def _first_in_line() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.nice(FIRST)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -82,7 +82,7 @@ class Guest:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_first_in_line,
         )
         self._reader = asyncio.create_task(self._read())
         ended = asyncio.create_task(self._process.wait())
@@ -172,10 +172,3 @@ class AirAdapter:
         for writer in self._writers:
             writer.transport.abort()
         await asyncio.wait(self._tasks, timeout=2)
-
-
-def log_file(guest: Guest, folder: Path) -> Path:
-    """What the guest said, for whoever looks into a failure."""
-    file = folder / "guest.log"
-    file.write_text("\n".join(guest.log) + "\n", encoding="utf-8")
-    return file

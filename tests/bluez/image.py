@@ -20,14 +20,15 @@ HERE = Path(__file__).parent
 GUEST = HERE / "guest"
 CACHE = HERE.parents[1] / "build" / "bluez"
 INSTALL = "apt install qemu-system-x86 linux-image-amd64 bluez busybox-static dbus gcc libc6-dev"
-MODULES = (
-    "virtio_pci virtio_net "
+MODULES = [
+    *("virtio_pci", "virtio_net"),
     # Linux pairs with AES-CMAC and a random number generator that is itself made of these; without them Pair()
-    # answers success and has not paired
-    "hmac sha256_generic sha512_generic sha3_generic ctr jitterentropy_rng drbg cmac ecb algif_hash algif_skcipher "
-    "hci_vhci uhid"
-).split()
-FOLDERS = "bin proc sys dev run/dbus tmp modules etc var/lib/bluetooth usr/share root"
+    # answers success and has not paired. Not jitterentropy: without a real processor's jitter it takes many seconds,
+    # in which the kernel gives up ECDH; what qemu's RDRAND gives is good enough here
+    *("hmac", "sha256_generic", "sha512_generic", "ctr", "drbg", "cmac", "ecb", "algif_hash", "algif_skcipher"),
+    *("hci_vhci", "uhid"),  # after the others: ECDH tests itself when it is loaded, and needs random numbers for it
+]
+FOLDERS = "bin proc sys dev run/dbus tmp modules etc etc/bluetooth var/lib/bluetooth usr/share root"
 
 
 class Missing(Exception):
@@ -96,7 +97,7 @@ def _static(busybox: Path) -> Path:
 
 
 def _kernel() -> tuple[Path, tuple[Path, ...]]:
-    """The newest kernel with virtual Bluetooth adapters (cloud kernels have none) and the modules for them, in order."""
+    """The newest kernel with virtual adapters (cloud kernels have none) and the modules for them, in order."""
     numbers = re.compile(r"\d+")
     found = sorted(Path("/lib/modules").glob("*"), key=lambda p: [int(n) for n in numbers.findall(p.name)])
     for folder in reversed(found):
@@ -110,7 +111,7 @@ def _kernel() -> tuple[Path, tuple[Path, ...]]:
 
 
 def _modules(folder: Path) -> tuple[Path, ...]:
-    """Files of MODULES and of all that they need, each after what it needs. Raises KeyError for one that is not there."""
+    """Files of MODULES and of all that they need, each after what it needs. Raises KeyError for a missing one."""
     needs: dict[str, tuple[str, list[str]]] = {}
     for line in (folder / "modules.dep").read_text().splitlines():
         file, _, others = line.partition(":")
@@ -170,6 +171,7 @@ def _fill(root: Path, parts: Parts) -> None:
     for number, module in enumerate(parts.modules):
         (root / "modules" / f"{number:02}-{_plain(module.name)}.ko").write_bytes(_unpacked(module))
     shutil.copy(GUEST / "bus.conf", root / "etc/bus.conf")
+    shutil.copy(GUEST / "main.conf", root / "etc/bluetooth/main.conf")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nmessagebus:x:100:100::/:/bin/false\n")
     (root / "etc/group").write_text("root:x:0:\nmessagebus:x:100:\n")
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\n")

@@ -79,7 +79,7 @@ class FakeConnection:
     def linked(self) -> bool:
         return self.open
 
-    async def connect(self) -> None:
+    async def connect(self, passkey: int | None = None, answers: Callable[[], None] = lambda: None) -> None:
         loop = asyncio.get_running_loop()
         self.far.dials.append(loop.time())
         self.radio.dialling += 1
