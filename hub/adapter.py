@@ -30,7 +30,7 @@ from protocol import beacon, link
 
 logger = logging.getLogger("hub.radio")
 
-ANSWER_S = 2.0  # to be answered: eight advertisements of a badge
+ANSWER_S = 4.0  # to be answered: as long as a badge keeps its address; it takes 0.25 s, or two on a busy machine
 SERVICES_S = 8.0  # BlueZ asks for everything that there is to know, thirty questions of one or two intervals each
 AIR_S = 2.0  # for the answer, and as long again for the services, which the simulated air's backend asks one by one
 HUSH_S = 0.6  # the longest that scanning pauses for a badge that does not answer
