@@ -1,13 +1,16 @@
-/* pump PORT bus|vhci: carries bytes between each TCP connection to PORT and the system bus, or an adapter of its own.
+/* pump bus PORT             carries bytes between each TCP connection to PORT and the system bus
+ * pump vhci HOST PORT NAME  is a Bluetooth adapter whose controller is on the simulated air at HOST, under NAME
  *
- * A connection to the vhci port plugs a Bluetooth adapter in, and its end pulls it out. The kernel takes and gives one
- * whole HCI packet (H4 framing) in each read and write of /dev/vhci, so the stream is cut into packets here. */
+ * The adapter is there as long as the process is: to kill it is to pull it out. The kernel takes and gives one whole
+ * HCI packet (H4 framing) in each read and write of /dev/vhci, so the stream is cut into packets here. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -82,18 +85,33 @@ static void serve(int peer, int vhci) {
   }
 }
 
-int main(int argc, char **argv) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
+static int plug_in(const char *host, int port, const char *name) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+  int one = 1, air = socket(AF_INET, SOCK_STREAM, 0);
+  char greeting[100];
+  if (!inet_aton(host, &address.sin_addr) || connect(air, (struct sockaddr *)&address, sizeof address)) return 1;
+  setsockopt(air, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  put(air, (unsigned char *)greeting, snprintf(greeting, sizeof greeting, "hci %s\n", name));
+  serve(air, 1);
+  return 0;
+}
+
+static int share_bus(int port) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
   int one = 1, door = socket(AF_INET, SOCK_STREAM, 0);
-  if (argc != 3) return 2;
-  address.sin_port = htons(atoi(argv[1]));
   if (bind(door, (struct sockaddr *)&address, sizeof address) || listen(door, 16)) return 1;
   signal(SIGCHLD, SIG_IGN);
   for (;;) {
     int peer = accept(door, NULL, NULL);
     if (peer < 0) continue;
     setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (fork() == 0) serve(peer, !strcmp(argv[2], "vhci"));
+    if (fork() == 0) serve(peer, 0);
     close(peer);
   }
+}
+
+int main(int argc, char **argv) {
+  if (argc == 3 && !strcmp(argv[1], "bus")) return share_bus(atoi(argv[2]));
+  if (argc == 5 && !strcmp(argv[1], "vhci")) return plug_in(argv[2], atoi(argv[3]), argv[4]);
+  return 2;
 }
