@@ -34,8 +34,9 @@ ANSWER_S = 4.0  # to be answered: as long as a badge keeps its address; it takes
 SERVICES_S = 8.0  # BlueZ asks for everything that there is to know, thirty questions of one or two intervals each
 AIR_S = 2.0  # for the answer, and as long again for the services, which the simulated air's backend asks one by one
 HUSH_S = 0.6  # the longest that scanning pauses for a badge that does not answer
-HUSHED_S = 1.0  # until BlueZ has stopped scanning; 30 ms usually
+HUSHED_S = 2.0  # until BlueZ has stopped scanning; 30 ms usually
 SCAN_CHECK_S = 60.0  # no advertisement at all in this time, where there is any radio traffic: start scanning anew
+DEAF_S = 25.0  # a badge with a session goes on advertising, and has a new address every eight seconds
 SCAN_CHECKS = 10  # and after so many in any case: a scanner remembers every rotating address that it heard
 UNANSWERED = 8  # dials in a row, of badges that are heard, until the adapter is doubted rather than the range
 SETTLE_S = 0.3  # between off and on
@@ -62,7 +63,8 @@ class Adapter:
     """One adapter, or the simulated air at `air` ("host:port") under the name `air_name`.
 
     `name`: as BlueZ calls it, hci0; None for whichever there is. `on_heard(adapter, device, data)` for every
-    advertisement; `on_step(adapter, step, why)` for every step of the ladder; `alone()`: whether no other one works.
+    advertisement; `on_step(adapter, step, why)` for every step of the ladder; `alone()`: whether no other one works;
+    `heard_elsewhere()`: when another one last heard a badge, by the loop's clock.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Adapter:
         on_heard: Heard,
         on_step: Callable[[Adapter, Step, str], None],
         alone: Callable[[], bool],
+        heard_elsewhere: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.ready = asyncio.Event()
         self.problem = "not started"
@@ -88,10 +91,13 @@ class Adapter:
         self._on_heard = on_heard
         self._on_step = on_step
         self._alone = alone
+        self._heard_elsewhere = heard_elsewhere
+        self.heard_badge = 0.0  # when, by the loop's clock
+        self._deaf_from = 0.0
         self._heard_anything = False
-        self._hushes = 0
-        self._news = asyncio.Event()  # for the scanning loop: a hush begins or ends, the adapter is gone
-        self._hushed = asyncio.Event()
+        self.hushes = 0
+        self.news = asyncio.Event()  # for the scanning loop: a hush begins or ends, the adapter is gone
+        self.hushed = asyncio.Event()
         self._gone = ""
         self._unanswered = 0
         self._stuck = ""
@@ -159,8 +165,21 @@ class Adapter:
             raise BleakError(str(failed)) from failed
 
     async def _dial(self, work: Callable[[], Awaitable[None]], answered: asyncio.Event, quiet: asyncio.Event) -> None:
-        await self._hush()
-        hushed = True
+        hush = _Hush(self)
+        try:
+            if not await hush.begun() and not quiet.is_set():
+                raise BleakError("scanning does not stop, and BlueZ does not pair meanwhile")
+            await self._call(work, answered, quiet, hush)
+        except BleakDBusError as error:
+            if error.dbus_error in ("org.bluez.Error.InProgress", "org.bluez.Error.NotReady"):
+                self._doubt(Trouble.REFUSED, error.dbus_error)
+            raise
+        finally:
+            hush.end()
+
+    async def _call(
+        self, work: Callable[[], Awaitable[None]], answered: asyncio.Event, quiet: asyncio.Event, hush: _Hush
+    ) -> None:
         dialling = asyncio.ensure_future(work())
         answer = asyncio.ensure_future(answered.wait())
         try:
@@ -170,8 +189,7 @@ class Adapter:
             while answered.is_set() and not (quiet.is_set() or dialling.done()):  # noqa: ASYNC110 (two things end it)
                 await asyncio.sleep(0.02)
             if quiet.is_set():
-                self._speak()
-                hushed = False
+                hush.end()
             if not dialling.done() and not answered.is_set():
                 rest = ANSWER_S - patience
                 await asyncio.wait({dialling, answer}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
@@ -181,16 +199,10 @@ class Adapter:
             self._unanswered = 0
             self.ladder.well(Trouble.UNANSWERED)
             await dialling
-        except BleakDBusError as error:
-            if error.dbus_error in ("org.bluez.Error.InProgress", "org.bluez.Error.NotReady"):
-                self._doubt(Trouble.REFUSED, error.dbus_error)
-            raise
         finally:
             for task in (dialling, answer):
                 task.cancel()
             await asyncio.wait({dialling, answer}, timeout=CALL_S)
-            if hushed:
-                self._speak()
             if not dialling.done():
                 self._doubt(Trouble.STUCK, "a call to BlueZ does not end")
             elif not dialling.cancelled():
@@ -211,20 +223,9 @@ class Adapter:
         """Something is wrong that scanning does not notice: let its loop climb."""
         self._stuck = why
         self._trouble = trouble
-        self._news.set()
+        self.news.set()
 
     # ------------------------------------------------------------------ scanning
-
-    async def _hush(self) -> None:
-        self._hushes += 1
-        self._news.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HUSHED_S):
-                await self._hushed.wait()
-
-    def _speak(self) -> None:
-        self._hushes -= 1
-        self._news.set()
 
     async def run(self) -> None:
         """Scan for ever, and do what the ladder says when that fails; cancel it to stop. Raises HandOver."""
@@ -242,7 +243,7 @@ class Adapter:
     async def _open(self) -> None:
         """Reach the adapter, and switch it on."""
         self._gone = self._stuck = ""
-        self._news.clear()
+        self.news.clear()
         if self._address:
             # imported here so that a hub with an adapter needs no simulator installed
             from hub.bumble_backend import Radio as BumbleRadio
@@ -265,23 +266,23 @@ class Adapter:
     def _on_gone(self, path: str) -> None:
         if path in ("", f"/org/bluez/{self.name}"):
             self._gone = "it was pulled out" if path else "bluetoothd has ended"
-            self._news.set()
+            self.news.set()
 
     async def _scan(self) -> None:
         backend: type[BaseBleakScanner] | None = self.air.scanner if self.air else None
         bluez: BlueZScannerArgs = {"adapter": self.name} if self.bluez and self.name else {}
-        begun = asyncio.get_running_loop().time()
+        begun = self._deaf_from = asyncio.get_running_loop().time()
         while True:
             async with self._scanning(BleakScanner(self._hears, bluez=bluez, backend=backend)):
                 self.problem = ""
                 self.ready.set()
                 self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
                 begun = await self._listen(begun)
-            self._hushed.set()
-            while self._hushes and not self._gone:
-                self._news.clear()
-                await self._news.wait()
-            self._hushed.clear()
+            self.hushed.set()
+            while self.hushes and not self._gone:
+                self.news.clear()
+                await self.news.wait()
+            self.hushed.clear()
             self._check()
 
     @contextlib.asynccontextmanager
@@ -302,14 +303,16 @@ class Adapter:
         fresh = loop.time()
         while True:
             self._check()
-            if self._hushes:
+            if self.hushes:
                 return begun
-            self._news.clear()
+            self.news.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(begun + SCAN_CHECK_S - loop.time()):
-                    await (self.air.lost.wait() if self.air else self._news.wait())
+                async with asyncio.timeout(min(begun + SCAN_CHECK_S - loop.time(), DEAF_S / 5)):
+                    await (self.air.lost.wait() if self.air else self.news.wait())
             if self.air and self.air.lost.is_set():
                 raise BleakError("the air is gone")
+            if self.bluez and self._deaf():
+                raise _Doubted(f"it has heard no badge for {DEAF_S:g} s, though there are some", Trouble.DEAF)
             if loop.time() >= begun + SCAN_CHECK_S:
                 if not self._heard_anything:
                     if self.bluez:
@@ -321,6 +324,16 @@ class Adapter:
                 if begun - fresh > SCAN_CHECKS * SCAN_CHECK_S:
                     return begun
 
+    def _deaf(self) -> bool:
+        """Whether badges are surely there, and it hears none: one talks to us, or another adapter hears it."""
+        now = asyncio.get_running_loop().time()
+        if now - max(self.heard_badge, self._deaf_from) < DEAF_S:
+            return False
+        there = self.busy or now - self._heard_elsewhere() < DEAF_S / 5
+        if not there:
+            self._deaf_from = now - DEAF_S / 2  # whoever comes is given time to be heard
+        return there
+
     def _check(self) -> None:
         """Raises BleakError when the adapter has gone or is doubted."""
         if self._gone:
@@ -331,6 +344,9 @@ class Adapter:
     def _hears(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
         self._heard_anything = True
         self.ladder.well(Trouble.SILENT)
+        if beacon.COMPANY in advertisement.manufacturer_data:
+            self.heard_badge = asyncio.get_running_loop().time()
+            self.ladder.well(Trouble.DEAF)
         self._on_heard(self, device, advertisement)
 
     # ------------------------------------------------------------------ recovery
@@ -338,7 +354,7 @@ class Adapter:
     def _lost(self) -> None:
         """What was open is not any more: every connection is told, unless the trouble is elsewhere."""
         self.ready.clear()
-        self._hushed.set()
+        self.hushed.set()
         if self._gone or self.air:
             for connection in list(self.connections):
                 connection.ended()
@@ -376,6 +392,8 @@ class Adapter:
             return f"{problem}: is the bluetooth service installed and running?"
         if "blocked" in str(problem).lower():
             return "Bluetooth is blocked: rfkill unblock bluetooth"
+        if isinstance(problem, TimeoutError) and not str(problem):
+            return f"BlueZ does not answer within {CALL_S:g} s"
         return str(problem) or type(problem).__name__
 
     async def _recover(self, trouble: Trouble, text: str) -> None:
@@ -427,6 +445,30 @@ class Adapter:
             await self.bluez.power(self.name, False)
         await asyncio.sleep(SETTLE_S)
         await self.bluez.power(self.name, True)
+
+
+class _Hush:
+    """Scanning is to stop, until this ends."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+        self._on = True
+        adapter.hushes += 1
+        adapter.news.set()
+
+    async def begun(self) -> bool:
+        """Wait until scanning has stopped; False when it does not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HUSHED_S):
+                await self._adapter.hushed.wait()
+        return self._adapter.hushed.is_set()
+
+    def end(self) -> None:
+        """Let scanning go on."""
+        if self._on:
+            self._on = False
+            self._adapter.hushes -= 1
+            self._adapter.news.set()
 
 
 _DOES = {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("hub.radio")
 
+GONE_S = 1.0  # to put away a connection that has ended; the badge is waiting to be dialled anew
 HANG_UP_S = 6.0  # BlueZ takes up to 2.6 s, a dead link its supervision timeout of 4 s
 
 
@@ -106,13 +107,13 @@ class Connection:
 
     async def hang_up(self) -> None:
         """End the connection, whatever state it is in; never raises."""
-        self._over = True
-        ended = True
+        self._over = ended = True
+        gone = not self.client.is_connected
         try:
-            async with asyncio.timeout(HANG_UP_S):
+            async with asyncio.timeout(GONE_S if gone else HANG_UP_S):
                 await self.client.disconnect()
         except TimeoutError:
-            ended = False
+            ended = gone
         except (BleakError, OSError, EOFError) as problem:
             logger.debug("hanging up: %s", problem)
         finally:

@@ -67,7 +67,10 @@ class Radio:
         def alone() -> bool:
             return not any(other.usable for other in self.adapters if other is not adapter)
 
-        adapter = Adapter(name, air, air_name, self._heard, self._stepped, alone)
+        def heard_elsewhere() -> float:
+            return max((other.heard_badge for other in self.adapters if other is not adapter), default=0.0)
+
+        adapter = Adapter(name, air, air_name, self._heard, self._stepped, alone, heard_elsewhere)
         return adapter
 
     @property

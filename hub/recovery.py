@@ -1,6 +1,6 @@
 """What is done about an adapter that does not work: a ladder, climbed a rung at a time, and when it may be climbed.
 
-Everything that a Bluetooth adapter has been seen to do wrong is one of six troubles. Each is answered first by trying
+Everything that a Bluetooth adapter has been seen to do wrong is one of these troubles. Each is answered first by trying
 again, then by dropping what BlueZ still holds of a connection that nobody uses, then by switching the adapter off and
 on, and last by ending this process with HAND_OVER_STATUS, so that systemd starts everything afresh. How high a trouble
 may climb is in the table: nothing is switched off because the street is quiet, and the hub does not end because
@@ -31,6 +31,7 @@ class Trouble(enum.Enum):
     NO_SERVICE = "no service"  # no D-Bus, or no bluetoothd on it
     REFUSED = "refused"  # BlueZ says no: InProgress sticks after a killed connect, NotReady after a reset
     SILENT = "silent"  # scans, and hears nothing at all
+    DEAF = "deaf"  # scans, and hears nothing of badges that are surely there
     UNANSWERED = "unanswered"  # no badge answers, though they are heard
     STUCK = "stuck"  # a call has no answer, or a connection does not end
 
@@ -48,6 +49,7 @@ HIGHEST: dict[Trouble, Step] = {
     Trouble.ABSENT: Step.RETRY,  # only a hand can plug it in; other adapters go on
     Trouble.NO_SERVICE: Step.HAND_OVER,  # the unit wants bluetooth.service, so starting the hub starts that
     Trouble.REFUSED: Step.HAND_OVER,
+    Trouble.DEAF: Step.POWER_CYCLE,
     Trouble.SILENT: Step.POWER_CYCLE,  # there may be nothing to hear
     Trouble.UNANSWERED: Step.POWER_CYCLE,  # they may be at the edge of range
     Trouble.STUCK: Step.HAND_OVER,
@@ -57,7 +59,7 @@ TIMES: dict[Step, int] = {Step.RETRY: 3, Step.DROP: 1, Step.POWER_CYCLE: 2, Step
 # s to wait after the first, second, ... step in a row; a restarted bluetoothd is back in one, a stick after two
 PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 # ms between two power cycles: often where something is surely wrong, seldom where it may be nothing
-CERTAIN = (Trouble.REFUSED, Trouble.STUCK, Trouble.NO_SERVICE)
+CERTAIN = (Trouble.REFUSED, Trouble.STUCK, Trouble.DEAF, Trouble.NO_SERVICE)
 CYCLE_CERTAIN_MS = 10_000
 CYCLE_DOUBTED_MS = 300_000
 BUSY_MS = 30_000  # that a session is spared

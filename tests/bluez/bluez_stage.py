@@ -51,7 +51,7 @@ class BluezStage(Stage):
         file = folder / "scenario.toml"
         file.write_text(SCENARIO.format(badges="".join(BADGE.format(name=name) for name in badges.split())))
         super().__init__(scenario.load(file), folder / "stage")
-        self.guest = Guest(image)
+        self.guest = Guest(image, folder / "guest.log")
         self.monkeypatch = monkeypatch
         self.adapters = [AirAdapter(self.guest, self.port("air"), f"hub:{n}") for n in range(adapters)]
         self.cards: dict[str, int] = {}
@@ -70,7 +70,6 @@ class BluezStage(Stage):
             await super().stop()
         finally:
             await self.guest.stop()
-            (self.folder / "logs" / "guest.log").write_text("\n".join(self.guest.log), encoding="utf-8")
 
     async def _provision(self, badge: Badge) -> None:
         client = self.badges[badge.id]
@@ -89,8 +88,12 @@ class BluezStage(Stage):
         """Not here."""
 
     async def _start_hub(self, hub: Hub) -> None:
-        for adapter in self.adapters:
-            await adapter.plug_in()
+        for number, adapter in enumerate(self.adapters):
+            await adapter.plug_in()  # one after the other: the kernel numbers them as they come
+            begun = time.monotonic()
+            while not await self.adapter(f"hci{number}"):
+                assert time.monotonic() - begun < 20, f"no hci{number}"
+                await asyncio.sleep(0.1)
         names = ",".join(f"hci{n}" for n in range(len(self.adapters)))
         self._hub_config = self._config(
             f"hub-{hub.id}",

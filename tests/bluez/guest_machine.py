@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections import deque
+from pathlib import Path
 
 from image import Image
 
@@ -21,7 +22,7 @@ BOOT_S = 90.0  # 7 s on an idle machine
 BUS_PORT = 7001
 HOST = "10.0.2.2"  # what qemu calls the loopback that it runs on
 PR_SET_PDEATHSIG = 1
-REMEMBERED = 400
+REMEMBERED = 20
 FIRST = -10  # of the niceness: it stands for hardware; only a privileged user may be less nice
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,11 +45,12 @@ def _free_port() -> int:
 
 
 class Guest:
-    """The machine. `log` has what it said last."""
+    """The machine. What it says goes to the file `log`."""
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, log: Path) -> None:
         self.bus_port = _free_port()
-        self.log: deque[str] = deque(maxlen=REMEMBERED)
+        self._log = log
+        self._last: deque[str] = deque(maxlen=REMEMBERED)
         self.boot_s = 0.0
         self._image = image
         self._process: asyncio.subprocess.Process | None = None
@@ -90,20 +92,23 @@ class Guest:
         ended.cancel()
         ready.cancel()
         if not self._ready.is_set():
-            raise GuestFailed(f"the guest did not come up within {BOOT_S:g} s:\n" + "\n".join(self.log))
+            raise GuestFailed(f"the guest did not come up within {BOOT_S:g} s:\n" + "\n".join(self._last))
         self.boot_s = time.monotonic() - begun
 
     async def _read(self) -> None:
         assert self._process
         assert self._process.stdout
-        while line := await self._process.stdout.readline():
-            text = line.decode("utf-8", "replace").rstrip()
-            self.log.append(text)
-            words = text.split()
-            if words[:1] == ["READY"]:
-                self._ready.set()
-            elif words[:1] == ["DONE"] and len(words) == 3 and (done := self._waiting.pop(int(words[1]), None)):
-                done.set_result(int(words[2]))
+        with self._log.open("a", encoding="utf-8") as log:
+            while line := await self._process.stdout.readline():
+                text = line.decode("utf-8", "replace").rstrip()
+                self._last.append(text)
+                log.write(text + "\n")
+                log.flush()
+                words = text.split()
+                if words[:1] == ["READY"]:
+                    self._ready.set()
+                elif words[:1] == ["DONE"] and len(words) == 3 and (done := self._waiting.pop(int(words[1]), None)):
+                    done.set_result(int(words[2]))
 
     async def run(self, order: str, seconds: float = 20.0) -> int:
         """Have a line of shell done in the guest; gives its exit status. Raises GuestFailed."""
@@ -115,7 +120,7 @@ class Guest:
         try:
             return await asyncio.wait_for(done, seconds)
         except TimeoutError:
-            raise GuestFailed(f"{order!r} was not done within {seconds:g} s:\n" + "\n".join(self.log)) from None
+            raise GuestFailed(f"{order!r} was not done within {seconds:g} s:\n" + "\n".join(self._last)) from None
 
     async def kill_bluetoothd(self) -> None:
         """SIGKILL."""
