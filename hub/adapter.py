@@ -36,6 +36,8 @@ AIR_S = 2.0  # for the answer, and as long again for the services, which the sim
 HUSH_S = 0.6  # the longest that scanning pauses for a badge that does not answer
 HUSHED_S = 2.0  # until BlueZ has stopped scanning; 30 ms usually
 SCAN_CHECK_S = 60.0  # no advertisement at all in this time, where there is any radio traffic: start scanning anew
+ASK_S = 15.0  # a bluetoothd that hangs, and an adapter that somebody switched off, are noticed by asking
+WAKE_S = 5.0  # how often it is looked whether anything of this is due
 DEAF_S = 25.0  # a badge with a session goes on advertising, and has a new address every eight seconds
 SCAN_CHECKS = 10  # and after so many in any case: a scanner remembers every rotating address that it heard
 UNANSWERED = 8  # dials in a row, of badges that are heard, until the adapter is doubted rather than the range
@@ -300,17 +302,21 @@ class Adapter:
     async def _listen(self, begun: float) -> float:
         """Until it is time to start scanning anew; gives since when anything was to be heard. Raises BleakError."""
         loop = asyncio.get_running_loop()
-        fresh = loop.time()
+        fresh = asked = loop.time()
         while True:
             self._check()
             if self.hushes:
                 return begun
             self.news.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(begun + SCAN_CHECK_S - loop.time(), DEAF_S / 5)):
+                async with asyncio.timeout(min(begun + SCAN_CHECK_S - loop.time(), WAKE_S)):
                     await (self.air.lost.wait() if self.air else self.news.wait())
             if self.air and self.air.lost.is_set():
                 raise BleakError("the air is gone")
+            if self.bluez and loop.time() - asked >= ASK_S:
+                asked = loop.time()
+                if self.name and not await self.bluez.powered(self.name):
+                    raise BleakError("somebody has switched it off")
             if self.bluez and self._deaf():
                 raise _Doubted(f"it has heard no badge for {DEAF_S:g} s, though there are some", Trouble.DEAF)
             if loop.time() >= begun + SCAN_CHECK_S:
@@ -329,7 +335,7 @@ class Adapter:
         now = asyncio.get_running_loop().time()
         if now - max(self.heard_badge, self._deaf_from) < DEAF_S:
             return False
-        there = self.busy or now - self._heard_elsewhere() < DEAF_S / 5
+        there = self.busy or now - self._heard_elsewhere() < WAKE_S
         if not there:
             self._deaf_from = now - DEAF_S / 2  # whoever comes is given time to be heard
         return there

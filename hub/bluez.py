@@ -165,8 +165,13 @@ class Bluez:
             if ADAPTER in interfaces
         }
 
+    async def powered(self, adapter: str) -> bool:
+        """Whether an adapter is on. Raises BluezFailed."""
+        (found,) = await call(self.bus, f"/org/bluez/{adapter}", PROPERTIES, "Get", "ss", ADAPTER, "Powered")
+        return bool(found.value)
+
     async def power(self, adapter: str, on: bool) -> None:
-        """Switch an adapter. Raises BluezFailed; its name ends in `Blocked` where rfkill forbids it (BlueZ: Failed)."""
+        """Switch an adapter. Raises BluezFailed."""
         await call(self.bus, f"/org/bluez/{adapter}", PROPERTIES, "Set", "ssv", ADAPTER, "Powered", Variant("b", on))
 
     async def drop(self, adapter: str, ours: Callable[[str, dict[str, Any]], bool]) -> list[str]:

@@ -19,7 +19,7 @@ from image import Image
 
 from drill import scenario
 from drill.processes import command
-from drill.scenario import Badge, Hub
+from drill.scenario import Badge, Hub, LinkFault
 from drill.stage import Stage
 from firmware.tools import provision
 from hub import control
@@ -56,6 +56,7 @@ class BluezStage(Stage):
         self.adapters = [AirAdapter(self.guest, self.port("air"), f"hub:{n}") for n in range(adapters)]
         self.cards: dict[str, int] = {}
         self._hub_config = ""
+        self._faults = 0
 
     async def start(self) -> None:
         """Everything up, and no badge enrolled. Raises DidNotStart, GuestFailed; `stop` must be called in any case."""
@@ -162,6 +163,19 @@ class BluezStage(Stage):
             return (await bluez.objects()).get(f"/org/bluez/{name}", {}).get(ADAPTER, {})
         finally:
             bluez.close()
+
+    async def cut_off(self, adapter: AirAdapter, *badges: str) -> None:
+        """From now on these badges cannot be connected to by this adapter, and hear and are heard all the same."""
+        for badge in badges:
+            self._faults += 1
+            fault = LinkFault(0, None, badge, adapter.name.removeprefix("hub:"), {"connect": False})
+            await self.air.put(self._faults, fault)
+
+    async def restore(self) -> None:
+        """Ends what `cut_off` began."""
+        for number in range(1, self._faults + 1):
+            await self.air.clear(number)
+        self._faults = 0
 
     # ------------------------------------------------------------------ what is seen
 

@@ -17,7 +17,7 @@ from bluez_stage import BluezStage
 from figures import figure
 
 from drill.processes import DidNotStart
-from drill.scenario import LinkFault, OperatorStep
+from drill.scenario import OperatorStep
 from hub.recovery import HAND_OVER_STATUS
 
 BADGES = "alice bob carol dave"
@@ -176,16 +176,22 @@ def test_a_hub_that_is_killed_finds_its_badges_again(tell: Teller) -> None:
 
 
 def test_badges_move_to_the_other_adapter_when_one_is_pulled_out(tell: Teller) -> None:
+    """Its connections end first, by the air: Linux 6.1.192 crashes when an adapter goes that has some, more often than
+    not (hci_chan_del, when bluetoothd closes their sockets). Nothing that a hub does would save it there.
+    """
+
     async def story(s: BluezStage) -> None:
         begun = time.monotonic()
+        await s.cut_off(s.adapters[1], *s.badges)
+        await s.wait(lambda status: status["adapters"]["hci1"]["connections"] == 0, 15, "its connections end")
         await s.adapters[1].pull_out()
         await s.wait(lambda status: "adapter" in status["adapters"]["hci1"]["state"], 10, "it is missed")
         await s.connected(*s.badges, seconds=40)
-        figure("adapter pulled out until the other has its badges, s", time.monotonic() - begun)
+        figure("adapter lost until the other has its badges, s", time.monotonic() - begun)
         status = await s.status()
         assert status["adapters"]["hci0"]["connections"] == 4
-        assert status["adapters"]["hci1"]["connections"] == 0
         assert "hci1" in status["last_step"]
+        await s.restore()
         begun = time.monotonic()
         await s.adapters[1].plug_in()
         await s.wait(lambda status: status["adapters"]["hci1"]["state"] == "ok", 20, "it works again")
@@ -212,15 +218,14 @@ def test_badges_come_back_after_bluetoothd_was_killed(tell: Teller) -> None:
 
 def test_a_badge_that_nobody_can_connect_to_hears_the_answer_to_its_alarm(tell: Teller) -> None:
     async def story(s: BluezStage) -> None:
-        for number, adapter in enumerate(s.adapters):
-            await s.air.put(number, LinkFault(0, 0, "dave", adapter.name.removeprefix("hub:"), {"connect": False}))
+        for adapter in s.adapters:
+            await s.cut_off(adapter, "dave")
         await s.wait(lambda st: st["badges"][str(s.badges["dave"].number)]["state"] != "established", 20, "no session")
         pressed = time.monotonic()
         await s.badges["dave"].do("hold", seconds=2.0)
         figure("SOS by beacon, answer by broadcast, s", await s.felt("dave", "station_has_it", pressed, 20) - 1.5)
         assert (await s.status())["broadcast"] == "ok"
-        for number in range(len(s.adapters)):
-            await s.air.clear(number)
+        await s.restore()
         await s.connected("dave", seconds=30)
 
     tell(story)

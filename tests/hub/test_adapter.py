@@ -14,7 +14,7 @@ from bleak.exc import BleakError
 from test_badges import Time
 
 import hub.adapter
-from hub.adapter import ANSWER_S, DEAF_S, HUSH_S, SCAN_CHECK_S, UNANSWERED, Adapter
+from hub.adapter import ANSWER_S, ASK_S, DEAF_S, HUSH_S, SCAN_CHECK_S, UNANSWERED, WAKE_S, Adapter
 from hub.bluez import CALL_S, BluezFailed
 from hub.connection import Connection
 from hub.recovery import HandOver, Step, Trouble
@@ -36,6 +36,12 @@ class FakeBluez:
         if self.world.service_gone:
             raise BluezFailed("GetManagedObjects", "org.freedesktop.DBus.Error.ServiceUnknown")
         return dict(self.world.present)
+
+    async def powered(self, adapter: str) -> bool:
+        if self.world.hangs:
+            await asyncio.sleep(CALL_S)
+            raise BluezFailed("Get: no answer")
+        return self.world.present[adapter]
 
     async def power(self, adapter: str, on: bool) -> None:
         self.world.log.append((adapter, "on" if on else "off"))
@@ -274,6 +280,27 @@ def test_a_bluez_that_does_not_answer_is_noticed(world: World) -> None:
         assert "does not answer" in world.adapter.problem
         world.hangs = False
         await asyncio.sleep(CALL_S + 1)
+        assert world.adapter.usable
+
+    world.play(story)
+
+
+def test_a_bluez_that_stops_answering_is_noticed_while_scanning(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(1)
+        world.hangs = True
+        await asyncio.sleep(ASK_S + WAKE_S + CALL_S)
+        assert world.adapter.ladder.trouble is Trouble.STUCK
+
+    world.play(story)
+
+
+def test_one_that_somebody_switches_off_is_switched_on_again(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(1)
+        world.present["hci0"] = False
+        await asyncio.sleep(ASK_S + WAKE_S + 1)
+        assert world.log == [("hci0", "on")]
         assert world.adapter.usable
 
     world.play(story)
