@@ -234,6 +234,7 @@ class Adapter:
         while True:
             try:
                 await self._open()
+                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
                 await self._scan()
             except (BleakError, BluezFailed, OSError, TimeoutError, EOFError) as problem:
                 self._lost()
@@ -278,7 +279,6 @@ class Adapter:
             async with self._scanning(BleakScanner(self._hears, bluez=bluez, backend=backend)):
                 self.problem = ""
                 self.ready.set()
-                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
                 begun = await self._listen(begun)
             self.hushed.set()
             while self.hushes and not self._gone:

@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from dbus_fast.aio import MessageBus
-from dbus_fast.auth import AuthExternal
-from dbus_fast.constants import BusType, MessageType
-from dbus_fast.errors import DBusError
-from dbus_fast.message import Message
-from dbus_fast.signature import Variant
+with contextlib.suppress(ImportError):  # there is none but on Linux, where alone this is used
+    from dbus_fast.aio import MessageBus
+    from dbus_fast.auth import AuthExternal
+    from dbus_fast.constants import BusType, MessageType
+    from dbus_fast.errors import DBusError
+    from dbus_fast.message import Message
+    from dbus_fast.signature import Variant
 
 SERVICE = "org.bluez"
 ADAPTER = "org.bluez.Adapter1"

@@ -54,8 +54,9 @@ HIGHEST: dict[Trouble, Step] = {
     Trouble.UNANSWERED: Step.POWER_CYCLE,  # they may be at the edge of range
     Trouble.STUCK: Step.HAND_OVER,
 }
-# how often a rung is tried before the next one is
-TIMES: dict[Step, int] = {Step.RETRY: 3, Step.DROP: 1, Step.POWER_CYCLE: 2, Step.HAND_OVER: 1}
+# how often a rung is tried before the next one is; five retries last nine seconds, in which a kernel has forgotten the
+# discovery of a bluetoothd that was killed
+TIMES: dict[Step, int] = {Step.RETRY: 5, Step.DROP: 1, Step.POWER_CYCLE: 2, Step.HAND_OVER: 1}
 # s to wait after the first, second, ... step in a row; a restarted bluetoothd is back in one, a stick after two
 PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 # ms between two power cycles: often where something is surely wrong, seldom where it may be nothing

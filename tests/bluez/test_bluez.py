@@ -14,7 +14,7 @@ from typing import Any
 import image
 import pytest
 from bluez_stage import BluezStage
-from figures import figure
+from figures import figure, print_figures
 
 from drill.processes import DidNotStart
 from drill.scenario import OperatorStep
@@ -36,7 +36,7 @@ class Teller:
 
 
 @pytest.fixture(scope="module")
-def tell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teller]:
+def tell(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Teller]:
     try:
         made = image.build(image.find())
     except image.Missing as missing:
@@ -53,6 +53,7 @@ def tell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teller]:
             yield Teller(stage, runner)
         finally:
             runner.run(stage.stop())
+            print_figures(pytestconfig)
         assert [t.text for t in stage.troubles] == []
 
 

@@ -17,7 +17,7 @@ import hub.adapter
 from hub.adapter import ANSWER_S, ASK_S, DEAF_S, HUSH_S, SCAN_CHECK_S, UNANSWERED, WAKE_S, Adapter
 from hub.bluez import CALL_S, BluezFailed
 from hub.connection import Connection
-from hub.recovery import HandOver, Step, Trouble
+from hub.recovery import TIMES, HandOver, Step, Trouble
 from protocol import beacon
 
 PATH = "/org/bluez/hci0/dev_C0_00_00_00_00_01"
@@ -262,7 +262,7 @@ def test_a_refusal_climbs_to_the_end_and_says_every_step(world: World) -> None:
         await asyncio.wait({world.running}, timeout=300)
         with pytest.raises(HandOver, match="InProgress"):
             await world.running
-        assert world.taken()[:5] == [*[Step.RETRY] * 3, Step.DROP, Step.POWER_CYCLE]
+        assert world.taken()[:7] == [*[Step.RETRY] * TIMES[Step.RETRY], Step.DROP, Step.POWER_CYCLE]
         assert world.taken()[-1] is Step.HAND_OVER
         assert 30 <= world.steps[-1][0] - world.steps[0][0] < 60
         assert ("hci0", "drop") in world.log
