@@ -30,12 +30,13 @@ from protocol import beacon, link
 
 logger = logging.getLogger("hub.radio")
 
-ANSWER_S = 4.0  # to be answered: as long as a badge keeps its address; it takes 0.25 s, or two on a busy machine
+ANSWER_S = 3.0  # to be answered; it takes 0.25 s, or two on a busy machine, and a badge keeps its address for four
 SERVICES_S = 8.0  # BlueZ asks for everything that there is to know, thirty questions of one or two intervals each
 AIR_S = 2.0  # for the answer, and as long again for the services, which the simulated air's backend asks one by one
 HUSH_S = 0.6  # the longest that scanning pauses for a badge that does not answer
 HUSHED_S = 2.0  # until BlueZ has stopped scanning; 30 ms usually
 SCAN_CHECK_S = 60.0  # no advertisement at all in this time, where there is any radio traffic: start scanning anew
+SWITCH_S = 20.0  # to start or stop scanning: a kernel that waits for a badge to take its connection does neither
 ASK_S = 15.0  # a bluetoothd that hangs, and an adapter that somebody switched off, are noticed by asking
 WAKE_S = 5.0  # how often it is looked whether anything of this is due
 DEAF_S = 25.0  # a badge with a session goes on advertising, and has a new address every eight seconds
@@ -290,13 +291,13 @@ class Adapter:
     @contextlib.asynccontextmanager
     async def _scanning(self, scanner: BleakScanner) -> AsyncIterator[None]:
         """A scan while this lasts. bleak waits for ever for a bluetoothd that does not answer; TimeoutError here."""
-        async with asyncio.timeout(CALL_S):
+        async with asyncio.timeout(SWITCH_S):
             await scanner.start()
         try:
             yield
         finally:
             if not self._gone:
-                async with asyncio.timeout(CALL_S):
+                async with asyncio.timeout(SWITCH_S):
                     await scanner.stop()
 
     async def _listen(self, begun: float) -> float:
@@ -399,7 +400,7 @@ class Adapter:
         if "blocked" in str(problem).lower():
             return "Bluetooth is blocked: rfkill unblock bluetooth"
         if isinstance(problem, TimeoutError) and not str(problem):
-            return f"BlueZ does not answer within {CALL_S:g} s"
+            return f"BlueZ does not answer within {SWITCH_S:g} s"
         return str(problem) or type(problem).__name__
 
     async def _recover(self, trouble: Trouble, text: str) -> None:

@@ -14,7 +14,7 @@ from bleak.exc import BleakError
 from test_badges import Time
 
 import hub.adapter
-from hub.adapter import ANSWER_S, ASK_S, DEAF_S, HUSH_S, SCAN_CHECK_S, UNANSWERED, WAKE_S, Adapter
+from hub.adapter import ANSWER_S, ASK_S, DEAF_S, HUSH_S, SCAN_CHECK_S, SWITCH_S, UNANSWERED, WAKE_S, Adapter
 from hub.bluez import CALL_S, BluezFailed
 from hub.connection import Connection
 from hub.recovery import TIMES, HandOver, Step, Trouble
@@ -275,11 +275,11 @@ def test_a_bluez_that_does_not_answer_is_noticed(world: World) -> None:
     world.hangs = True
 
     async def story() -> None:
-        await asyncio.sleep(CALL_S + 1)
+        await asyncio.sleep(SWITCH_S + 1)
         assert world.taken() == [Step.RETRY]
         assert "does not answer" in world.adapter.problem
         world.hangs = False
-        await asyncio.sleep(CALL_S + 1)
+        await asyncio.sleep(SWITCH_S + 1)
         assert world.adapter.usable
 
     world.play(story)
