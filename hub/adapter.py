@@ -211,6 +211,16 @@ class Adapter:
             elif not dialling.cancelled():
                 dialling.exception()  # it is known, or of no interest any more
 
+    @contextlib.asynccontextmanager
+    async def hushed_for_a_moment(self) -> AsyncIterator[None]:
+        """No scanning while this lasts, or as little as can be had."""
+        hush = _Hush(self)
+        try:
+            await hush.begun()
+            yield
+        finally:
+            hush.end()
+
     def left(self, connection: Connection, ended: bool) -> None:
         """A connection was hung up; `ended` False when it does not end."""
         self.connections.discard(connection)

@@ -183,10 +183,15 @@ class Radio:
             if self._advertiser is None:
                 self._advertiser = await BluezAdvertiser.open(adapter.name)
                 self._advertises = adapter
-            if data:
-                await self._advertiser.show(data)
-            else:
+            if not data:
                 await self._advertiser.hide()
+                return
+            try:
+                await self._advertiser.show(data)
+            except AdvertiserFailed:
+                # a controller takes no new random address, which an advertisement has, while it scans
+                async with adapter.hushed_for_a_moment():
+                    await self._advertiser.show(data)
         except AdvertiserFailed as failed:
             if self._advertiser is not None:
                 self._advertiser.close()
