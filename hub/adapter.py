@@ -41,7 +41,7 @@ ASK_S = 15.0  # a bluetoothd that hangs, and an adapter that somebody switched o
 WAKE_S = 5.0  # how often it is looked whether anything of this is due
 DEAF_S = 25.0  # a badge with a session goes on advertising, and has a new address every eight seconds
 SCAN_CHECKS = 10  # and after so many in any case: a scanner remembers every rotating address that it heard
-UNANSWERED = 8  # dials in a row, of badges that are heard, until the adapter is doubted rather than the range
+UNANSWERED = 6  # dials in a row that came to nothing, of badges that are heard, until the adapter is doubted
 SETTLE_S = 0.3  # between off and on
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # until a simulated air that could not be opened is tried again
 
@@ -197,11 +197,13 @@ class Adapter:
                 rest = ANSWER_S - patience
                 await asyncio.wait({dialling, answer}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
             if not dialling.done() and not answered.is_set():
-                self._not_answered()
                 raise TimeoutError("does not answer")
+            await dialling
             self._unanswered = 0
             self.ladder.well(Trouble.UNANSWERED)
-            await dialling
+        except (BleakError, TimeoutError):
+            self._came_to_nothing()
+            raise
         finally:
             for task in (dialling, answer):
                 task.cancel()
@@ -227,10 +229,11 @@ class Adapter:
         if not ended and self.bluez:
             self._doubt(Trouble.STUCK, "a connection does not end")
 
-    def _not_answered(self) -> None:
+    def _came_to_nothing(self) -> None:
+        """Nobody answered, or nothing passes: an adapter has been seen to connect and then to send nothing."""
         self._unanswered += 1
         if self._unanswered % UNANSWERED == 0:
-            self._doubt(Trouble.UNANSWERED, f"{self._unanswered} calls to badges that are heard had no answer")
+            self._doubt(Trouble.UNANSWERED, f"{self._unanswered} calls to badges that are heard came to nothing")
 
     def _doubt(self, trouble: Trouble, why: str) -> None:
         """Something is wrong that scanning does not notice: let its loop climb."""

@@ -32,7 +32,7 @@ class Trouble(enum.Enum):
     REFUSED = "refused"  # BlueZ says no: InProgress sticks after a killed connect, NotReady after a reset
     SILENT = "silent"  # scans, and hears nothing at all
     DEAF = "deaf"  # scans, and hears nothing of badges that are surely there
-    UNANSWERED = "unanswered"  # no badge answers, though they are heard
+    UNANSWERED = "unanswered"  # no badge answers, or none is understood, though they are heard
     STUCK = "stuck"  # a call has no answer, or a connection does not end
 
 
@@ -54,6 +54,8 @@ HIGHEST: dict[Trouble, Step] = {
     Trouble.UNANSWERED: Step.POWER_CYCLE,  # they may be at the edge of range
     Trouble.STUCK: Step.HAND_OVER,
 }
+# where a trouble begins that was tried again before it was called one
+FIRST: dict[Trouble, Step] = {Trouble.UNANSWERED: Step.DROP}
 # how often a rung is tried before the next one is; five retries last nine seconds, in which a kernel has forgotten the
 # discovery of a bluetoothd that was killed
 TIMES: dict[Step, int] = {Step.RETRY: 5, Step.DROP: 1, Step.POWER_CYCLE: 2, Step.HAND_OVER: 1}
@@ -90,6 +92,7 @@ class Ladder:
         step = self._step
         if self._taken >= TIMES[step] and step < Step.HAND_OVER:
             step = Step(step + 1)
+        step = max(step, FIRST.get(trouble, Step.RETRY))
         lasted_ms = now_ms - self._since_ms
         step = min(step, HIGHEST[trouble])
         if busy and (trouble not in CERTAIN or lasted_ms < BUSY_MS):

@@ -230,14 +230,31 @@ def test_one_that_hears_no_badge_while_another_does_is_deaf(world: World) -> Non
     world.play(story)
 
 
-def test_many_badges_that_do_not_answer_raise_doubts(world: World) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_many_calls_that_come_to_nothing_raise_doubts(world: World, linked: bool) -> None:
+    async def work() -> None:
+        await asyncio.sleep(0.2)
+        if linked and world.told:
+            world.told(True)
+        await asyncio.sleep(ANSWER_S if linked else 3600)
+        raise BleakError("nothing passes")
+
+    async def dial() -> None:
+        with pytest.raises((BleakError, TimeoutError)):
+            await world.adapter.dial(world.connection(), work, lambda: None)
+
     async def story() -> None:
         await asyncio.sleep(1)
         for _ in range(UNANSWERED):
-            with pytest.raises(TimeoutError):
-                await world.adapter.dial(world.connection(), lambda: asyncio.sleep(3600), lambda: None)
+            await dial()
         await asyncio.sleep(1)
-        assert world.taken() == [Step.RETRY]
+        assert world.taken() == [Step.DROP]
+        for _ in range(UNANSWERED):
+            await dial()
+        await asyncio.sleep(1)
+        assert world.taken() == [Step.DROP, Step.POWER_CYCLE]
+        await world.adapter.dial(world.connection(), lambda: asyncio.sleep(0.1), lambda: None)
+        assert world.adapter.ladder.trouble is None
 
     world.play(story)
 
