@@ -7,11 +7,13 @@ FIGURES: dict[str, float | str] = {}
 
 def print_figures(config: pytest.Config) -> None:
     """One line each, on the terminal of whoever runs the tests."""
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None and FIGURES:
-        terminal.section("measured through BlueZ")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None:
+        return
+    with capture.global_and_fixture_disabled():
+        print("\nmeasured through BlueZ:")
         for name, value in FIGURES.items():
-            terminal.write_line(f"{name:60} {value}")
+            print(f"  {name:60} {value}")
 
 
 def figure(name: str, value: float) -> None:
