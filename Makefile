@@ -16,6 +16,7 @@ help:
 	@echo "make demo        the whole chain on this machine: badge panel and operator's console in the browser"
 	@echo "make demo HEADLESS=1   the same as a short story told on the terminal"
 	@echo "make test        checks, then every test and drill"
+	@echo "make test-bluez  the hub on the real Linux Bluetooth stack, booted in qemu"
 	@echo "make check       style, types, and the badge's files compiled for the badge"
 	@echo "make bench       every figure that is promised, measured, as JSON"
 	@echo "make bench-hub   the hub's own figures: passing, among sound, after an outage"
@@ -54,7 +55,13 @@ demo: $(RUNTIME)
 
 .PHONY: test
 test: check
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 --ignore tests/bluez
+	@$(MAKE) --no-print-directory test-bluez
+
+# alone and in order: one guest with the Linux Bluetooth stack, which should not wait for other tests
+.PHONY: test-bluez
+test-bluez: $(DEV)
+	@$(BIN)/python -m pytest tests/bluez -p no:xdist
 
 .PHONY: check
 check: $(DEV)

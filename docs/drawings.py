@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from hub import badges
 from protocol import custody, kinds, visit
 
 INK, SOFT, PAPER, ACCENT, LINE = "#1c2733", "#5b6b7a", "#ffffff", "#0b6e6e", "#9fb0bd"
@@ -173,6 +174,17 @@ def machine(
     return s.text()
 
 
+def connection() -> str:
+    """The hub's connection to one badge."""
+    upper, lower = ("silent", "seen", "connecting", "hello", "established"), ("backoff", "pairing", "lost")
+    places = {name: (110 + 220 * n, 130) for n, name in enumerate(upper)}
+    places |= {name: (440 + 220 * n, 240) for n, name in enumerate(lower)}
+    names = tuple(state.value for state in badges.State)
+    at = {names.index(name): place for name, place in places.items()}
+    table = {(names.index(a.value), e.value): names.index(b.value) for (a, e), b in badges.TRANSITIONS.items()}
+    return machine("The connection to a badge", at, names, table, {})
+
+
 def drawings() -> dict[str, str]:
     """File name -> SVG of every drawing."""
     levels = {n: (110 + 170 * n, 130) for n in range(6)}
@@ -182,6 +194,7 @@ def drawings() -> dict[str, str]:
         "architecture.svg": architecture(),
         "alarm.svg": alarm(),
         "custody.svg": machine("Custody of an alarm", levels, kinds.LEVEL_NAMES, custody.TRANSITIONS, felt),
+        "connection.svg": connection(),
         "visit.svg": machine("A visit", states, visit.STATE_NAMES, visit.TRANSITIONS, {}),
     }
 

@@ -24,6 +24,7 @@ from hub.broadcast import Broadcaster
 from hub.clock import Clock
 from hub.config import Config
 from hub.control import Control
+from hub.enrolment import DOOR, Desk
 from hub.envelope import Envelope
 from hub.identity import Identity, KeyRing, next_boot
 from hub.keeper import Keeper
@@ -83,7 +84,8 @@ class Hub:
         self.envelope = Envelope(self.identity, config.station_key, self.boot, self.clock)
         self.location = Location(self.clock.now_ms, config.place, config.accuracy_m)
         self.listener = Listener(lambda: self.keys.groups)
-        self.radio = Radio(config.adapter, config.air, config.air_name, self._heard)
+        self.radio = Radio(config.adapter, config.air, config.air_name, self._heard, self._health_soon)
+        self.desk = Desk(config.dir / DOOR, lambda: self.roster, lambda badge: badge in self.keys.links)
         self.roster = Roster(
             self.radio,
             self.identity.hub_id,
@@ -93,6 +95,7 @@ class Hub:
             self._said,
             self._established,
             lambda badge: self._health_soon(),
+            self.desk.passkey,
         )
         self.broadcaster = Broadcaster(self.radio, self.clock, self.roster.established)
         self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work)
@@ -164,10 +167,10 @@ class Hub:
             await control.open()
             if metrics is not None:
                 await metrics.open()
+            await self.desk.open()
             # what waits in the outbox is being sent, radio or not
             self.notifier.say("READY=1")
-            await self.radio.ready.wait()
-            ready()
+            jobs["start"] = asyncio.create_task(self._start(ready))
             done, _ = await asyncio.wait(jobs.values(), return_when=asyncio.FIRST_COMPLETED)
             for job in done:  # none of them ever ends by itself
                 await job
@@ -183,8 +186,14 @@ class Hub:
             if metrics is not None:
                 await metrics.close()
             await control.close()
+            await self.desk.close()
             await self.keeper.close()
             await self.spool.close()
+
+    async def _start(self, ready: Callable[[], None]) -> None:
+        await self.radio.ready.wait()
+        ready()
+        await asyncio.Event().wait()
 
     # ------------------------------------------------------------------ from the air
 
@@ -259,6 +268,8 @@ class Hub:
 
     def _enrols(self, badge: int) -> bool:
         enrol = self.config.enrol
+        if self.desk.passkey(badge) is not None:
+            return True
         return enrol if isinstance(enrol, bool) else badge in enrol
 
     def _facts(self, badge: int, kind: int) -> str:

@@ -21,6 +21,7 @@ class State(enum.Enum):
     SILENT = "silent"  # nothing heard of it lately
     SEEN = "seen"  # heard; to be dialled when it is its turn
     CONNECTING = "connecting"  # dialled
+    PAIRING = "pairing"  # connected, at its enrolment with the passkey on its card
     HELLO = "hello"  # connected and subscribed; nobody has proved anything
     ESTABLISHED = "established"  # the badge has proved itself
     LOST = "lost"  # was established, and has to be hung up
@@ -34,6 +35,7 @@ class Event(enum.Enum):
     FADED = "faded"  # not heard for FADED_MS
     DIALLED = "dialled"
     MOVED = "moved"  # heard under another address than the one that is being dialled
+    PAIRS = "pairs"  # a technician gave the passkey on its card
     CONNECTED = "connected"
     PROVED = "proved"
     FAILED = "failed"
@@ -52,6 +54,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.CONNECTING, Event.MOVED): State.SEEN,
     (State.CONNECTING, Event.CONNECTED): State.HELLO,
     (State.CONNECTING, Event.FAILED): State.BACKOFF,
+    (State.CONNECTING, Event.PAIRS): State.PAIRING,
+    (State.PAIRING, Event.CONNECTED): State.HELLO,
+    (State.PAIRING, Event.FAILED): State.BACKOFF,
+    (State.PAIRING, Event.DROPPED): State.BACKOFF,
     (State.HELLO, Event.PROVED): State.ESTABLISHED,
     (State.HELLO, Event.MUTE): State.BACKOFF,
     (State.HELLO, Event.DROPPED): State.BACKOFF,

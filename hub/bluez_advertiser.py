@@ -10,12 +10,11 @@ from typing import Annotated
 
 from dbus_fast.aio import MessageBus
 from dbus_fast.annotations import DBusSignature, DBusStr
-from dbus_fast.constants import BusType, MessageType, PropertyAccess
-from dbus_fast.errors import DBusError
-from dbus_fast.message import Message
+from dbus_fast.constants import PropertyAccess
 from dbus_fast.service import ServiceInterface, dbus_method, dbus_property
 from dbus_fast.signature import Variant
 
+from hub.bluez import BluezFailed, call, open_bus
 from protocol.beacon import COMPANY
 
 PATH = "/uk/tocsin/answer"
@@ -70,9 +69,9 @@ class BluezAdvertiser:
     async def open(cls, adapter: str | None, bus_address: str | None = None) -> "BluezAdvertiser":
         """Reach BlueZ. Raises AdvertiserFailed where there is no system bus."""
         try:
-            bus = await MessageBus(bus_address=bus_address, bus_type=BusType.SYSTEM).connect()
-        except (OSError, EOFError, DBusError, ValueError) as problem:
-            raise AdvertiserFailed(f"no D-Bus: {problem}") from problem
+            bus = await open_bus(bus_address)
+        except BluezFailed as failed:
+            raise AdvertiserFailed(str(failed)) from failed
         return cls(bus, adapter or "hci0")
 
     async def show(self, data: bytes) -> None:
@@ -93,18 +92,7 @@ class BluezAdvertiser:
         self._bus.disconnect()
 
     async def _call(self, member: str, signature: str, body: list[object]) -> None:
-        message = Message(
-            destination="org.bluez",
-            path=self._adapter,
-            interface=MANAGER,
-            member=member,
-            signature=signature,
-            body=body,
-        )
         try:
-            answer = await self._bus.call(message)
-        except (OSError, EOFError, DBusError) as problem:
-            raise AdvertiserFailed(f"D-Bus: {problem}") from problem
-        if answer is None or answer.message_type is MessageType.ERROR:
-            name = answer.error_name if answer else "no answer"
-            raise AdvertiserFailed(f"BlueZ does not advertise: {name}")
+            await call(self._bus, self._adapter, MANAGER, member, signature, *body)
+        except BluezFailed as failed:
+            raise AdvertiserFailed(f"BlueZ does not advertise: {failed}") from failed

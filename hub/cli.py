@@ -14,16 +14,19 @@ import signal
 import sys
 from pathlib import Path
 
-from hub import config, control, doctor, ready_check, tls_commands
+from hub import config, control, doctor, enrolment, ready_check, tls_commands
 from hub.app import Hub
 from hub.identity import IdentityError
+from hub.recovery import HAND_OVER_STATUS, HandOver
 
 PR_SET_PDEATHSIG = 1
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. Exit status: 0 as asked, 1 could not run, 2 the configuration or the command line is wrong."""
+    """The command. Exit status: 0 as asked, 1 could not run, 2 the configuration or the command line is wrong,
+    75 the radio can only be helped by starting the hub again (docs/bluetooth.md).
+    """
     parser = argparse.ArgumentParser(
         prog="tocsin-hub", description="Carries what badges say to the monitoring station, and its answers back."
     )
@@ -40,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     tls_commands.add_commands(commands)
     doctor.add_command(commands)
     ready_check.add_command(commands)
+    enrolment.add_command(commands)
     args = parser.parse_args(argv)
     if args.command == "config" and args.what == "keys":
         print(config.table())
@@ -63,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         return doctor.run(settings, args)
     if args.command == "ready":
         return ready_check.run(settings, args)
+    if args.command == "enrol":
+        return enrolment.run_command(settings.dir, args)
     if args.command == "status":
         return _status(settings)
     return _run(settings)
@@ -92,6 +98,9 @@ def _run(settings: config.Config) -> int:
     except IdentityError as problem:
         print(f"tocsin-hub: {problem}", file=sys.stderr)
         return 1
+    except HandOver as problem:
+        print(f"tocsin-hub: {problem}", file=sys.stderr)
+        return HAND_OVER_STATUS
     finally:
         os.close(lock)
 

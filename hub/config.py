@@ -87,6 +87,9 @@ def _one_of(*allowed: str) -> Kind:
     return Kind(read, {"enum": list(allowed)})
 
 
+_adapters = _text("[a-z0-9]{1,16}(,[a-z0-9]{1,16})*", "as hci0, or hci0,hci1")
+
+
 def _read_address(value: Any) -> str:
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -171,7 +174,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "clock_offset": Key(0.0, "seconds that its wall clock is wrong, for drills", _number(-1e9, 1e9, " seconds")),
     },
     "radio": {
-        "adapter": Key(None, "Bluetooth adapter; the system's default without it", _text("[a-z0-9]{1,16}", "as hci0")),
+        "adapter": Key(None, "Bluetooth adapters, as hci0 or hci0,hci1; whichever there is without it", _adapters),
         "air": Key(None, "simulated air, host:port, instead of an adapter", _ADDRESS),
         "name": Key(None, "name on the simulated air; hub:NAME without it", _text("[A-Za-z0-9_.:-]{1,64}", "a name")),
     },

@@ -17,7 +17,8 @@ from bleak.exc import BleakError
 
 from hub.badges import Event
 from hub.clock import Clock
-from hub.radio import Connection, Radio
+from hub.connection import Connection
+from hub.radio import Radio
 from protocol import link
 from protocol.chunks import PAYLOAD_MAX, PAYLOAD_MIN
 from protocol.session import HubLink
@@ -37,6 +38,7 @@ class Contact:
     """A connection in the making, or made.
 
     `on_message(type, body)` gets what the badge says, `on_change(event, reason)` what happens to the connection.
+    `passkey`: pair with it before asking to be enrolled.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Contact:
         clock: Clock,
         on_message: Callable[[int, bytes], None],
         on_change: Callable[[Event, str], None],
+        passkey: int | None = None,
     ) -> None:
         self.purpose = purpose
         self.boot = b""
@@ -59,6 +62,7 @@ class Contact:
         self._clock = clock
         self._on_message = on_message
         self._on_change = on_change
+        self._passkey = passkey
         self._connection: Connection | None = None
         self._link: HubLink | None = None
         self._wake = asyncio.Event()
@@ -86,6 +90,11 @@ class Contact:
         """Whether something authentic has come on the session in this time."""
         session = self._link
         return session is not None and session.established and self._clock.now_ms() - session.heard_ms <= ms
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it is about to pair, or at it."""
+        return self._passkey is not None and self._link is None
 
     def counters(self) -> dict[str, int]:
         """What arrived on this connection and could not be used."""
@@ -115,7 +124,7 @@ class Contact:
             return
         try:
             try:
-                await connection.connect()
+                await connection.connect(self._passkey, self._answers)
                 if self.purpose is not Purpose.GUEST:
                     await connection.listen(self._on_notified)
             except (BleakError, OSError, TimeoutError) as problem:
@@ -127,6 +136,10 @@ class Contact:
             await self._talk(connection)
         finally:
             await connection.hang_up()
+
+    def _answers(self) -> None:
+        if self._passkey is not None:
+            self._on_change(Event.PAIRS, "")
 
     def _begin(self, uplink: bool) -> None:
         now = self._clock.now_ms()
@@ -189,6 +202,8 @@ class Contact:
         for kind, body in session.receive(value, self._clock.now_ms()):
             if kind == link.ESTABLISHED:
                 self.boot = body
+                if self._connection is not None:
+                    self._connection.proved = True
                 self._on_change(Event.PROVED, "")
             elif kind != link.ENROL:
                 self._on_message(kind, body)

@@ -37,6 +37,7 @@ def facts(hub: Hub) -> dict[str, Any]:
         "radio": hub.radio.problem or "ok",
         **own_power(),
         **second_path(hub, short=True),
+        **({"radio_step": hub.radio.last_step[:100]} if hub.radio.last_step else {}),
         "keys": len(links),
         "badges": dict(list(heard.items())[:BADGES_MAX]),
     }
@@ -122,7 +123,8 @@ def status(hub: Hub) -> dict[str, Any]:
         }
         for badge, entry in hub.roster.entries().items()
     }
-    counters = [hub.listener.counters, hub.roster.counters, hub.envelope.counters, hub.broadcaster.counters]
+    parts = (hub.listener, hub.roster, hub.envelope, hub.broadcaster, hub.radio)
+    counters = [part.counters for part in parts]
     if hub.second is not None:
         counters.append(hub.second.counters)
     return {
@@ -147,6 +149,7 @@ def status(hub: Hub) -> dict[str, Any]:
         "audio_full": hub.spool.full,
         **second_path(hub),
         "broadcast": hub.broadcaster.problem or "ok",
+        **hub.radio.status(),
         "counters": dict(sum(counters, hub.counters)),
     }
 

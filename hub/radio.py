@@ -1,224 +1,212 @@
-"""The hub's ear and voice: bleak, on the machine's own adapter or, where there is none, on the simulated air.
+"""The hub's ear and voice: bleak, on the machine's own adapters or, where there are none, on the simulated air.
 
-Everything above this file is the same for both. Scanning goes on while connections are made and used.
+Everything above this file is the same for both. A badge that several adapters hear is dialled by the one that holds the
+fewest connections.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from bleak import BleakClient, BleakScanner
-from bleak.args.bluez import BlueZClientArgs, BlueZScannerArgs
-from bleak.backends.characteristic import BleakGATTCharacteristic
-from bleak.backends.client import BaseBleakClient
 from bleak.backends.device import BLEDevice
-from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
+from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakError
 
-from protocol import beacon, link
+from hub.adapter import Adapter
+from hub.connection import Connection
+from hub.recovery import Step
+from protocol import beacon
 
 if TYPE_CHECKING:
     from hub.bluez_advertiser import BluezAdvertiser
 
 logger = logging.getLogger("hub.radio")
 
-CONNECT_S = 2.0  # to be answered: eight advertisements of a badge; then as long again for its services
-HANG_UP_S = 6.0  # BlueZ takes up to 2.6 s, a dead link its supervision timeout of 4 s
-SCAN_CHECK_S = 60.0  # no advertisement at all in this time, where there is any radio traffic: start scanning anew
-SCAN_CHECKS = 10  # and after so many in any case: a scanner remembers every rotating address that it heard
-RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # until a radio that could not be opened is tried again
+HEARD_S = 5.0  # an adapter that heard a badge longer ago does not hear it now
+ADDRESSES = 256  # that are remembered, each with who heard it; badges have a new one every few seconds
 
 Heard = Callable[[BLEDevice, dict[int, bytes], int], None]
 
 
-class Air(Protocol):
-    """What a simulated radio offers (hub.bumble_backend.Radio)."""
-
-    scanner: type[Any]
-    client: type[Any]
-    lost: asyncio.Event
-
-    async def broadcast(self, data: bytes) -> None:
-        """Advertise 31 bytes without taking connections; b"" ends it."""
-
-    async def close(self) -> None:
-        """Leave the air."""
-
-
-class Connection:
-    """A connection to a badge as bytes: values out, notifications in."""
-
-    def __init__(self, client: BleakClient) -> None:
-        self._client = client
-        self._rx: BleakGATTCharacteristic | None = None
-
-    @property
-    def payload(self) -> int:
-        """Bytes that one value may have. BlueZ knows it only here; its mtu_size says 23."""
-        return self._rx.max_write_without_response_size if self._rx else 20
-
-    @property
-    def linked(self) -> bool:
-        """Whether the badge has answered at all."""
-        return self._client.is_connected
-
-    async def connect(self) -> None:
-        """Connect and find the badge's service. Raises BleakError, TimeoutError."""
-        await self._client.connect()
-        self._rx = self._client.services.get_characteristic(link.RX)
-        if self._rx is None:
-            raise BleakError("it has no service of ours")
-
-    async def listen(self, notified: Callable[[bytes], None]) -> None:
-        """Subscribe. `notified` is called with each value."""
-
-        def callback(_characteristic: BleakGATTCharacteristic, value: bytearray) -> None:
-            notified(bytes(value))
-
-        # BlueZ's other way (AcquireNotify) loses what comes before the socket is read; elsewhere this is ignored
-        await self._client.start_notify(link.TX, callback, bluez={"use_start_notify": True})
-
-    async def write(self, value: bytes) -> None:
-        """Write one value, without response: what is said is acknowledged above."""
-        assert self._rx is not None
-        await self._client.write_gatt_char(self._rx, value, response=False)
-
-    async def hang_up(self) -> None:
-        """End the connection, whatever state it is in; never raises."""
-        try:
-            async with asyncio.timeout(HANG_UP_S):
-                await self._client.disconnect()
-        except (BleakError, OSError, TimeoutError, EOFError) as problem:
-            logger.debug("hanging up: %s", problem)
-
-
 class Radio:
-    """The adapter or the simulated air. `on_heard(device, manufacturer data, rssi)` for every advertisement."""
+    """The adapters (names as BlueZ has them, with commas between), or the simulated air.
 
-    def __init__(self, adapter: str | None, air: str | None, air_name: str, on_heard: Heard) -> None:
+    `on_heard(device, manufacturer data, rssi)` for every advertisement of every adapter; `on_step()` whenever the
+    recovery of an adapter takes a step.
+    """
+
+    def __init__(
+        self,
+        adapters: str | None,
+        air: str | None,
+        air_name: str,
+        on_heard: Heard,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
         self.ready = asyncio.Event()
-        self.problem = "not started"
-        self._heard_anything = False
-        self._adapter = adapter
-        self._address = air
-        self._name = air_name
+        self.last_step = ""
+        self.counters: Counter[str] = Counter()
+        self._last_step_at = 0.0
         self._on_heard = on_heard
-        self._air: Air | None = None
+        self._on_step = on_step
+        names = adapters.split(",") if adapters else [None]
+        self.adapters = [self._adapter(name, air, air_name) for name in names]
+        self._hearers: OrderedDict[str, dict[Adapter, tuple[float, BLEDevice]]] = OrderedDict()
         self._advertiser: BluezAdvertiser | None = None
+        self._advertises: Adapter | None = None
+
+    def _adapter(self, name: str | None, air: str | None, air_name: str) -> Adapter:
+        adapter: Adapter
+
+        def alone() -> bool:
+            return not any(other.usable for other in self.adapters if other is not adapter)
+
+        def heard_elsewhere() -> float:
+            return max((other.heard_badge for other in self.adapters if other is not adapter), default=0.0)
+
+        adapter = Adapter(name, air, air_name, self._heard, self._stepped, alone, heard_elsewhere)
+        return adapter
 
     @property
     def usable(self) -> bool:
         """Whether there is a radio now."""
-        return self.ready.is_set()
+        return any(adapter.usable for adapter in self.adapters)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty when nothing is."""
+        if len(self.adapters) == 1:
+            return self.adapters[0].problem
+        return "; ".join(f"{adapter.label}: {adapter.problem}" for adapter in self.adapters if adapter.problem)
+
+    def status(self) -> dict[str, Any]:
+        """For technicians: each adapter, and what recovery has done."""
+        return {
+            "adapters": {
+                adapter.label: {
+                    "state": adapter.problem or "ok",
+                    "connections": len(adapter.connections),
+                    "steps": dict(adapter.counters),
+                }
+                for adapter in self.adapters
+            },
+            "last_step": f"{self.last_step}, {time.monotonic() - self._last_step_at:.0f} s ago"
+            if self.last_step
+            else "",
+        }
 
     def connection(self, device: BLEDevice, dropped: Callable[[], None]) -> Connection:
         """A connection to be made to a badge that was heard. `dropped` is called when it ends by itself.
 
-        Raises BleakError when the simulated air has just gone.
+        Raises BleakError when there is no adapter for it.
         """
-        if self._address and self._air is None:
-            raise BleakError("the air is gone")
-        backend: type[BaseBleakClient] | None = self._air.client if self._air else None
-        bluez: BlueZClientArgs = {"adapter": self._adapter} if self._adapter else {}
-        return Connection(
-            BleakClient(
-                device, lambda _client: dropped(), [link.SERVICE], timeout=CONNECT_S, bluez=bluez, backend=backend
-            )
-        )
+        if len(self.adapters) == 1:
+            return self.adapters[0].connection(device, dropped)
+        now = time.monotonic()
+        hearers = {
+            adapter: heard
+            for adapter, (at, heard) in self._hearers.get(device.address, {}).items()
+            if adapter.usable and now - at <= HEARD_S
+        }
+        if not hearers:
+            raise BleakError("no adapter hears it any more")
+        adapter = min(hearers, key=lambda each: len(each.connections))
+        return adapter.connection(hearers[adapter], dropped)
+
+    def _heard(self, adapter: Adapter, device: BLEDevice, advertisement: AdvertisementData) -> None:
+        data = advertisement.manufacturer_data
+        if beacon.COMPANY in data:
+            hearers = self._hearers.setdefault(device.address, {})
+            hearers[adapter] = (time.monotonic(), device)
+            self._hearers.move_to_end(device.address)
+            if len(self._hearers) > ADDRESSES:
+                self._hearers.popitem(last=False)
+        self._on_heard(device, data, advertisement.rssi)
+
+    def _stepped(self, adapter: Adapter, step: Step, why: str) -> None:
+        self.counters[f"radio_{step.name.lower()}"] += 1
+        self.last_step = f"{adapter.label}: {step.name.lower().replace('_', ' ')} ({why})"
+        self._last_step_at = time.monotonic()
+        self._on_step()
+
+    async def run(self) -> None:
+        """Scan on all adapters for ever; cancel it to stop. Raises recovery.HandOver."""
+        asyncio.get_running_loop().set_exception_handler(_without_dbus_noise)
+        tasks = [asyncio.create_task(adapter.run()) for adapter in self.adapters]
+        tasks += [asyncio.create_task(self._any_ready(adapter)) for adapter in self.adapters]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                await task
+        finally:
+            if self._advertiser is not None:
+                self._advertiser.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _any_ready(self, adapter: Adapter) -> None:
+        await adapter.ready.wait()
+        self.ready.set()
+
+    # ------------------------------------------------------------------ advertising
 
     async def broadcast(self, data: bytes) -> None:
         """Advertise 24 bytes as an answer of ours, instead of an earlier one; b"" ends it.
 
         Raises BleakError where the radio cannot.
         """
-        if not self.usable:
+        adapter = next((each for each in self.adapters if each.usable), None)
+        if adapter is None:
             if data:
                 raise BleakError("no radio")
-        elif self._air is not None:
-            await self._air.broadcast(beacon.advertisement(data) if data else b"")
+        elif adapter.air is not None:
+            await adapter.air.broadcast(beacon.advertisement(data) if data else b"")
         elif sys.platform.startswith("linux"):
-            await self._broadcast_by_bluez(data)
+            await self._broadcast_by_bluez(adapter, data)
         elif data:
             raise BleakError("this system's Bluetooth does not advertise for a program")
 
-    async def _broadcast_by_bluez(self, data: bytes) -> None:
+    async def _broadcast_by_bluez(self, adapter: Adapter, data: bytes) -> None:
         from hub.bluez_advertiser import AdvertiserFailed, BluezAdvertiser
 
         try:
+            if self._advertiser is not None and self._advertises is not adapter:
+                self._advertiser.close()
+                self._advertiser = None
             if self._advertiser is None:
-                self._advertiser = await BluezAdvertiser.open(self._adapter)
-            if data:
-                await self._advertiser.show(data)
-            else:
+                self._advertiser = await BluezAdvertiser.open(adapter.name)
+                self._advertises = adapter
+            if not data:
                 await self._advertiser.hide()
+                return
+            try:
+                await self._advertiser.show(data)
+            except AdvertiserFailed:
+                # a controller takes no new random address, which an advertisement has, while it scans
+                async with adapter.hushed_for_a_moment():
+                    await self._advertiser.show(data)
         except AdvertiserFailed as failed:
             if self._advertiser is not None:
                 self._advertiser.close()
             self._advertiser = None
             raise BleakError(str(failed)) from failed
 
-    async def run(self) -> None:
-        """Scan for ever, and open the radio again when it is lost; cancel it to stop."""
-        failures = 0
-        while True:
-            try:
-                await self._scan()
-                failures = 0
-            except (BleakError, OSError, TimeoutError, EOFError) as problem:
-                self.ready.clear()
-                text = self._told(problem)
-                logger.log(logging.DEBUG if text == self.problem else logging.WARNING, "no radio: %s", text)
-                self.problem = text
-                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-                failures += 1
 
-    def _told(self, problem: Exception) -> str:
-        """What is wrong, for somebody who can do something about it."""
-        if isinstance(problem, OSError) and self._address:
-            return f"the air at {self._address}: {problem.strerror or problem}"
-        if isinstance(problem, FileNotFoundError):
-            return "there is no D-Bus, and so no BlueZ: is the bluetooth service installed and running?"
-        return str(problem) or type(problem).__name__
-
-    async def _scan(self) -> None:
-        if self._address:
-            # imported here so that a hub with an adapter needs no simulator installed
-            from hub.bumble_backend import Radio as BumbleRadio
-
-            self._air = await BumbleRadio.open(self._address, self._name)
-        backend: type[BaseBleakScanner] | None = self._air.scanner if self._air else None
-        bluez: BlueZScannerArgs = {"adapter": self._adapter} if self._adapter else {}
-        try:
-            while True:
-                async with BleakScanner(self._heard, bluez=bluez, backend=backend):
-                    self.problem = ""
-                    self.ready.set()
-                    await self._listen()
-        finally:
-            self.ready.clear()
-            if self._air:
-                with contextlib.suppress(BleakError, OSError):
-                    await self._air.close()
-                self._air = None
-
-    async def _listen(self) -> None:
-        """Until it is time to start scanning anew. Raises BleakError when the radio is gone."""
-        for _ in range(SCAN_CHECKS):
-            self._heard_anything = False
-            try:
-                async with asyncio.timeout(SCAN_CHECK_S):
-                    await (self._air.lost.wait() if self._air else asyncio.sleep(SCAN_CHECK_S + 1))
-            except TimeoutError:
-                if not self._heard_anything:
-                    return  # scanners are known to die without a word
-                continue
-            raise BleakError("the air is gone")
-
-    def _heard(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
-        self._heard_anything = True
-        self._on_heard(device, advertisement.manufacturer_data, advertisement.rssi)
+def _without_dbus_noise(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """dbus-fast leaves an exception behind with each bus that ends while something is being written or read."""
+    problem = context.get("exception")
+    if isinstance(problem, OSError | EOFError) and "never retrieved" in context.get("message", ""):
+        at = problem.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        if at is not None and "dbus_fast" in at.tb_frame.f_code.co_filename:
+            logger.debug("D-Bus: %r", problem)
+            return
+    loop.default_exception_handler(context)

@@ -60,7 +60,8 @@ class Roster:
     """The badges by number. Everything happens on the event loop; times are ms of the hub's clock.
 
     `on_message(badge, type, body)`: what a badge says. `on_established(badge, boot)`: a session works.
-    `on_undelivered(badge)`: what the station had for a badge did not reach it in time.
+    `on_undelivered(badge)`: what the station had for a badge did not reach it in time. `passkeys(badge)`: what it is to
+    be paired with at its enrolment, if at all.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Roster:
         on_message: Callable[[int, int, bytes], None],
         on_established: Callable[[int, bytes], None],
         on_undelivered: Callable[[int], None],
+        passkeys: Callable[[int], int | None] = lambda _badge: None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.uplink = False
@@ -84,7 +86,9 @@ class Roster:
         self._on_message = on_message
         self._on_established = on_established
         self._on_undelivered = on_undelivered
+        self._passkeys = passkeys
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._closing = False
 
     # ------------------------------------------------------------------ what the rest of the hub asks
 
@@ -173,6 +177,7 @@ class Roster:
                 await asyncio.sleep(KEEP_MS / 1000)
                 self._keep()
         finally:
+            self._closing = True
             tasks = [entry.task for entry in self._entries.values() if entry.task]
             for task in tasks:
                 task.cancel()
@@ -224,7 +229,9 @@ class Roster:
     def _consider(self, entry: Entry) -> None:
         """Dial this badge, if there is a reason, an address and a free place."""
         now = self._clock.now_ms()
-        if entry.machine.state is not State.SEEN or entry.task is not None or not self._radio.usable:
+        if entry.machine.state is not State.SEEN or entry.task is not None:
+            return
+        if self._closing or not self._radio.usable:
             return
         if entry.device is None or now - entry.heard_ms > FRESH_MS:
             return
@@ -243,6 +250,7 @@ class Roster:
             self._clock,
             lambda kind, body: self._on_message(badge, kind, body),
             lambda event, reason: self._changed(entry, event, reason),
+            self._passkeys(badge) if purpose is Purpose.ENROL else None,
         )
         entry.task = asyncio.create_task(contact.run(device, self.uplink))
         entry.task.add_done_callback(lambda task: self._over(entry, task))
@@ -250,9 +258,11 @@ class Roster:
     def _place(self, entry: Entry, purpose: Purpose) -> bool:
         """Whether one more may be dialled now. Alarms find a place where others do not."""
         busy = [e for e in self._entries.values() if e.task is not None]
-        dialling = sum(e.machine.state is State.CONNECTING for e in busy)
+        dialling = sum(e.machine.state in (State.CONNECTING, State.PAIRING) for e in busy)
         guests = sum(e.contact is not None and e.contact.purpose is Purpose.GUEST for e in busy)
         spare = 1 if entry.urgent else 0
+        if purpose is Purpose.ENROL and any(e.contact and e.contact.pairs for e in busy):
+            return False  # BlueZ pairs with one at a time, and an adapter does not scan meanwhile
         if purpose is Purpose.GUEST and guests >= GUESTS + spare:
             return False
         return dialling < DIALS + spare and len(busy) < CONNECTIONS + spare

@@ -47,6 +47,9 @@ if False:  # for type checkers only: MicroPython has no typing module
 
 TICK_MS = 50
 _PAIRING_MS = const(60000)
+# more for who pairs, before it has to have proved itself: a passkey is twenty exchanges, 2.4 s at 30 ms, and only then
+# does a hub look for our service. Only inside the window, and one connection is always kept free
+_PAIRING_PEER_MS = const(7000)
 _SOS_TRIES = const(20)  # then a reset, which finds the latched alarm
 _WATCH_MS = const(30000)  # the radio's handler is set again so often
 _RESTART_MS = const(60000)  # a radio that failed is not restarted more often
@@ -255,6 +258,9 @@ class Badge:
 
     def _passkey(self, connection: int, action: int) -> None:
         if self.uplink.pairing:
+            peer = self.links.peers.get(connection)
+            if peer is not None:
+                peer.session.vouch(now_ms() + _PAIRING_PEER_MS)
             self.radio.passkey(connection, action, self.keys.passkey())
         else:
             trace.say("pairing", "state=refused")

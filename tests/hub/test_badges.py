@@ -23,6 +23,7 @@ from protocol.events import BLOB_LENGTH
 from protocol.session import PROOF_MS, SILENCE_MS, BadgeLink
 
 HUB = b"the hub!"
+PASSKEY = 4711
 
 
 class Time(asyncio.SelectorEventLoop):
@@ -79,7 +80,7 @@ class FakeConnection:
     def linked(self) -> bool:
         return self.open
 
-    async def connect(self) -> None:
+    async def connect(self, passkey: int | None = None, answers: Callable[[], None] = lambda: None) -> None:
         loop = asyncio.get_running_loop()
         self.far.dials.append(loop.time())
         self.radio.dialling += 1
@@ -91,6 +92,12 @@ class FakeConnection:
         if not self.far.answers:
             raise BleakDeviceNotFoundError("x", "does not answer")
         self.open = True
+        answers()
+        if passkey is not None:
+            await asyncio.sleep(2.4)
+            self.radio.passkeys.append(passkey)
+            if passkey != PASSKEY:
+                raise BleakError("the badge refuses")
         self.far.drop = self.lost
         key = self.far.key or bytes(16)
         self.far.session = BadgeLink(
@@ -134,6 +141,7 @@ class FakeRadio:
         self.fars: dict[str, Far] = {}
         self.dialling = 0
         self.most_dialling = 0
+        self.passkeys: list[int] = []
 
     def connection(self, device: BLEDevice, dropped: Callable[[], None]) -> FakeConnection:
         return FakeConnection(self, self.fars[device.address], dropped)
@@ -149,6 +157,7 @@ class World:
         self.messages: list[tuple[int, int, bytes]] = []
         self.established: list[int] = []
         self.undelivered: list[int] = []
+        self.passkeys: dict[int, int] = {}
         self.fars: dict[int, Far] = {}
         self.heard: dict[int, int] = {}
         self.roster = Roster(
@@ -160,6 +169,7 @@ class World:
             self._message,
             lambda badge, boot: self.established.append(badge),
             self.undelivered.append,
+            self.passkeys.get,
         )
 
     def _message(self, badge: int, kind: int, body: bytes) -> None:
@@ -454,6 +464,34 @@ def test_guests_do_not_take_all_connections() -> None:
             world.roster.deliver(number, b"x")
         await asyncio.sleep(0.01)
         assert world.radio.dialling == GUESTS
+
+    world.play(story())
+
+
+@pytest.mark.parametrize("passkey", [PASSKEY, PASSKEY + 1])
+def test_with_its_passkey_a_badge_is_paired_before_it_is_asked(passkey: int) -> None:
+    world = World()
+    far = world.badge(7, enrolled=False)
+    far.window = True
+    world.passkeys[7] = passkey
+    states: list[State] = []
+
+    async def story() -> None:
+        hearing = asyncio.create_task(world.hearing(kinds.ENROL))
+        world.hear(7, kinds.ENROL)
+        for _ in range(80):
+            if not states or states[-1] is not world.state(7):
+                states.append(world.state(7))
+            await asyncio.sleep(0.05)
+        hearing.cancel()
+        assert states[:2] == [State.CONNECTING, State.PAIRING]
+        assert set(world.radio.passkeys) == {passkey}
+        if passkey == PASSKEY:
+            assert states[2] is State.HELLO
+            assert [kind for _, kind, _ in world.messages] == [link.ENROL]
+        else:
+            assert states[2] is State.BACKOFF
+            assert world.messages == []
 
     world.play(story())
 

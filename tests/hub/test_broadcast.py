@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 from bleak.exc import BleakError
 from dbus_fast.aio import MessageBus
 from dbus_fast.message import Message
+from fake_bluez import system_bus
 from neighbours import until
 from test_badges import LoopClock, Time
 
@@ -170,28 +169,8 @@ class FakeBluez:
 
 @contextlib.asynccontextmanager
 async def bluez(folder: Path) -> AsyncIterator[tuple[FakeBluez, str]]:
-    daemon = shutil.which("dbus-daemon")
-    if daemon is None:
-        pytest.skip("dbus-daemon is not installed: apt install dbus")
-    process = await asyncio.create_subprocess_exec(
-        daemon,
-        "--session",
-        "--nofork",
-        "--print-address",
-        f"--address=unix:path={folder}/bus",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    try:
-        address = (await process.stdout.readline()).decode().strip()
-        bus = await MessageBus(bus_address=address).connect()
-        await bus.request_name("org.bluez")
+    async with system_bus(folder) as (bus, address):
         yield FakeBluez(bus), address
-        bus.disconnect()
-    finally:
-        process.kill()
-        await process.wait()
 
 
 def test_bluez_is_given_a_broadcast_with_the_answer_in_it(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""A connection to a badge as bytes: values out, notifications in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bleak import BleakClient
+from bleak.backends.characteristic import BleakGATTCharacteristic
+from bleak.backends.device import BLEDevice
+from bleak.exc import BleakError
+
+from protocol import link
+
+if TYPE_CHECKING:
+    from hub.adapter import Adapter
+
+logger = logging.getLogger("hub.radio")
+
+GONE_S = 1.0  # to put away a connection that has ended; the badge is waiting to be dialled anew
+HANG_UP_S = 6.0  # BlueZ takes up to 2.6 s, a dead link its supervision timeout of 4 s
+
+
+class Connection:
+    """One connection on one adapter. `dropped` is called once, when it ends by itself."""
+
+    client: BleakClient
+
+    def __init__(self, adapter: Adapter, device: BLEDevice, dropped: Callable[[], None]) -> None:
+        self.answered = False  # the badge has, though its services may not be known yet
+        self.quiet = asyncio.Event()  # set: a scan has to be out of its way only until the badge answers
+        self.proved = False  # by its own keys; set by whoever holds the session
+        self._adapter = adapter
+        self._device = device
+        self._dropped = dropped
+        self._over = False
+        self._rx: BleakGATTCharacteristic | None = None
+
+    @property
+    def path(self) -> str:
+        """What BlueZ calls the device; empty elsewhere."""
+        details = self._device.details
+        return str(details.get("path", "")) if isinstance(details, dict) else ""
+
+    @property
+    def linked(self) -> bool:
+        """Whether the badge has answered at all."""
+        return self.answered or self.client.is_connected
+
+    @property
+    def payload(self) -> int:
+        """Bytes that one value may have. BlueZ knows it only here; its mtu_size says 23."""
+        return self._rx.max_write_without_response_size if self._rx else 20
+
+    def ended(self) -> None:
+        """It has ended, or is as good as ended."""
+        self.answered = self.proved = False
+        if not self._over:
+            self._over = True
+            self._dropped()
+
+    async def connect(self, passkey: int | None = None, answers: Callable[[], None] = lambda: None) -> None:
+        """Connect and find the badge's service, with a passkey pair first. Raises BleakError, TimeoutError.
+
+        `answers` is called when the badge has answered. Pairing comes before everything else: who has proved nothing
+        after three seconds is disconnected, and BlueZ takes half of them to find the service.
+        """
+        if passkey is None:
+            self.quiet.set()
+        await self._adapter.dial(self, lambda: self._make(passkey), answers)
+        self.answered = True
+        self._rx = self.client.services.get_characteristic(link.RX)
+        if self._rx is None:
+            raise BleakError("it has no service of ours")
+
+    async def _make(self, passkey: int | None) -> None:
+        if passkey is not None:
+            await self._pair(passkey)
+        self.quiet.set()
+        await self.client.connect()
+
+    async def _pair(self, passkey: int) -> None:
+        from hub.pairing import PairingFailed, pair
+
+        if self._adapter.bluez is None:
+            raise BleakError("pairing with a passkey needs BlueZ")
+        try:
+            await pair(self.path, passkey)
+        except PairingFailed as failed:
+            raise BleakError(str(failed)) from failed
+
+    async def listen(self, notified: Callable[[bytes], None]) -> None:
+        """Subscribe. `notified` is called with each value."""
+
+        def callback(_characteristic: BleakGATTCharacteristic, value: bytearray) -> None:
+            notified(bytes(value))
+
+        # BlueZ's other way (AcquireNotify) loses what comes before the socket is read; elsewhere this is ignored
+        await self.client.start_notify(link.TX, callback, bluez={"use_start_notify": True})
+
+    async def write(self, value: bytes) -> None:
+        """Write one value, without response: what is said is acknowledged above."""
+        assert self._rx is not None
+        await self.client.write_gatt_char(self._rx, value, response=False)
+
+    async def hang_up(self) -> None:
+        """End the connection, whatever state it is in; never raises."""
+        self._over = ended = True
+        gone = not self.client.is_connected
+        try:
+            async with asyncio.timeout(GONE_S if gone else HANG_UP_S):
+                await self.client.disconnect()
+        except TimeoutError:
+            ended = gone
+        except (BleakError, OSError, EOFError) as problem:
+            logger.debug("hanging up: %s", problem)
+        finally:
+            self._adapter.left(self, ended)
