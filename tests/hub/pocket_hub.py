@@ -214,8 +214,8 @@ class PocketConnection:
         """Whether the badge has answered."""
         return self.answered.done()
 
-    async def connect(self) -> None:
-        """Ask the badge."""
+    async def connect(self, passkey: int | None = None, answers: Callable[[], None] = lambda: None) -> None:
+        """Ask the badge. Nothing is paired here."""
         self._radio.connections[self._badge] = self
         self._radio.tell(DIAL, self._badge)
         async with asyncio.timeout(2):
