@@ -26,6 +26,8 @@ WANTS = {
     "cancel": ("to take an alarm back", ""),
     "duress": ("somebody **makes you** say that you are all right", ""),
     "duress_cancel": ("somebody **makes you** take the alarm back", ""),
+    "off_duty": ("to go off duty", ', until it says "no path to the station"'),
+    "on_duty": ("to go on duty again", ', and wait for "protected"'),
     "pair": ("to introduce the badge to a new hub", ""),
 }
 # pieces of the emulator's hand that are no gestures of a wearer

@@ -88,6 +88,8 @@ class Haptic:
     def __init__(self):
         self.felt = []
 
+    idle = True
+
     def play(self, name):
         self.felt.append((Time.now, name))
 
@@ -191,7 +193,7 @@ class World:
         self.station_boot = b""
         self.incident = NONE
         self.level = kinds.RAISED
-        self.flags = 0
+        self.flags = downlink.YOUNG
         self.keys = BadgeKeys(ROOT)
         self.counter = 0
         self.beacons = []
@@ -219,12 +221,17 @@ class World:
         boot = self.counter.to_bytes(2, "big") + os.urandom(4)
         self.badge = app.Badge(
             Identity(ME, ROOT, GROUP), radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
-            self.recorder, self.settings, Battery(board, lambda level: None), Lanyard(board.LANYARD_N), boot, 0,
+            self.recorder, self.settings, Battery(board, lambda level: None), Lanyard(board.LANYARD_N), boot, board,
         )  # fmt: skip
         self.badge.reset = lambda cause: None
+        self.asleep = False
+        self.badge.sleep = self._sleep
         self.badge.begin(1)
         self.hubs = {}
         self.tick_at = Time.now
+
+    def _sleep(self):
+        self.asleep = True
 
     def power_cut(self):
         for i in range(len(machine.retained)):
@@ -254,7 +261,8 @@ class World:
             self._drain()
             if Time.now >= self.tick_at:
                 self.tick_at = Time.now + 50
-                self.badge.tick(Time.now)
+                if not self.asleep:
+                    self.badge.tick(Time.now)
                 self.recorder.tick(Time.now)
             if each:
                 each()
@@ -312,7 +320,7 @@ class World:
         message = downlink.Down(kind, self.number, boot or self.station_boot, self.echo if echo is None else echo, body)
         return downlink.seal_down(self.keys.down, ME, os.urandom(13), message)
 
-    def says(self, level, flags=0):
+    def says(self, level, flags=downlink.YOUNG):
         """The custody of the open incident changes, and every hub brings the news."""
         self.level, self.flags = level, flags
         for hub in self.hubs.values():
