@@ -752,7 +752,7 @@ def test_an_alarm_that_outlives_its_beacons_goes_on_with_them():
         assert world.beacon()[1] == kinds.SOS
     assert len([rotation for rotation in seen if rotation < 100]) >= 5, seen
     assert not resets  # while somebody waits for help nothing begins anew
-    hub = world.connect()
+    world.connect()
     world.run(2000)
     world.says(kinds.CLOSED)
     world.run(2000)
