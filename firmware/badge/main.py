@@ -98,7 +98,7 @@ class Machine:
         boot = (counter & 0xFFFF).to_bytes(2, "big") + radio.random(4)
         links = Links(radio)
         recorder = Recorder(Microphone(self.board), self.store.folder)
-        self.battery.read()
+        self.battery.read(tell=False)  # there is nobody to tell it to yet
         gc.collect()
         self.badge = Badge(
             who,

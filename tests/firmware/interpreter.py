@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MICROPYTHON = Path(sys.executable).parent / "micropython"
-SECONDS = 60
+SECONDS = 300
 
 
 def run(name: str, heap: str = "4M") -> str:

@@ -80,6 +80,9 @@ class Store:
     def remove(self, what):
         self.records.pop(what, None)
 
+    def identity(self):
+        return None
+
     def keep_settings(self, settings):
         self.write(stores.SETTINGS, bytes(settings.version))
 
@@ -184,9 +187,10 @@ class Hub:
 class World:
     """One badge. `boot()` starts it, again after `reset()` (retained memory stays) or `power_cut()`."""
 
-    def __init__(self, settings=None):
+    def __init__(self, settings=None, store=None):
+        """`store`: a real one, on a file system; None: records in memory."""
         self.settings = Settings(settings or {})
-        self.store = Store()
+        self.store = store or Store()
         self.hubs = {}
         self.number = 0
         self.echo = 0
@@ -210,17 +214,18 @@ class World:
         ble.reset()
         ble.room = 1000000
         self.ble = ble
-        self.counter += 1
-        radio = Radio(Bonds())
+        self.counter = self._next_boot()
+        bonds = self.store.read(stores.BONDS)
+        radio = Radio(Bonds(bonds))
         radio.start()
         self.links = Links(radio)
         self.haptic = Haptic()
         self.microphone = Microphone()
-        self.recorder = Recorder(self.microphone, None)
+        self.recorder = Recorder(self.microphone, self.store.folder)
         self.retained = Retained()
         boot = self.counter.to_bytes(2, "big") + os.urandom(4)
         self.badge = app.Badge(
-            Identity(ME, ROOT, GROUP), radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
+            self.store.identity() or Identity(ME, ROOT, GROUP), radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
             self.recorder, self.settings, Battery(board, lambda level: None), Lanyard(board.LANYARD_N), boot, board,
         )  # fmt: skip
         self.badge.reset = lambda cause: None
@@ -229,6 +234,9 @@ class World:
         self.badge.begin(1)
         self.hubs = {}
         self.tick_at = Time.now
+
+    def _next_boot(self):
+        return self.counter + 1 if isinstance(self.store, Store) else self.store.next_boot()
 
     def _sleep(self):
         self.asleep = True
