@@ -28,7 +28,8 @@ from firmware.emulator.radio import Radio
 
 WATCHDOG_CHECK_S = 0.1
 BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
-FULL_MV, EMPTY_MV = 4150, 3300
+# a lithium cell under the badge's load: (mV, percent); between two rows it is linear
+CELL = ((4150, 100), (4000, 82), (3870, 62), (3780, 42), (3720, 27), (3660, 17), (3580, 9), (3450, 4), (3300, 0))
 BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16, "accelerometer": 32}
 PROVISION_S = 8.0
 ASLEEP_S = 6.0  # going off duty lets the station know first
@@ -39,8 +40,13 @@ _CAUSES = {1: "power_on", 2: "hard", 3: "watchdog", 4: "deepsleep", 5: "soft"}
 
 
 def battery_millivolts(percent: float) -> int:
-    """The cell's voltage for a state of charge: a straight line is near enough where firmware reads it back."""
-    return round(EMPTY_MV + (FULL_MV - EMPTY_MV) * percent / 100)
+    """The cell's voltage for a state of charge."""
+    above_mv, above = CELL[0]
+    for mv, value in CELL[1:]:
+        if percent >= value:
+            return round(mv + (above_mv - mv) * (min(percent, above) - value) / (above - value))
+        above_mv, above = mv, value
+    return CELL[-1][0]
 
 
 class Badge:

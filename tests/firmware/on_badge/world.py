@@ -224,8 +224,9 @@ class World:
         self.recorder = Recorder(self.microphone, self.store.folder)
         self.retained = Retained()
         boot = self.counter.to_bytes(2, "big") + os.urandom(4)
+        who = self.store.identity() or Identity(ME, ROOT, GROUP)
         self.badge = app.Badge(
-            self.store.identity() or Identity(ME, ROOT, GROUP), radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
+            who, radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
             self.recorder, self.settings, Battery(board, lambda level: None), Lanyard(board.LANYARD_N), boot, board,
         )  # fmt: skip
         self.badge.reset = lambda cause: None
