@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import struct
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -296,8 +297,91 @@ def test_reset_and_deep_sleep_end_the_run_and_say_what_wakes() -> None:
             assert await b.frames("X") == [b"\x01"]
             await b.kill()
             await b.start("import machine, esp32\nesp32.wake_on_ext0(machine.Pin(4), False)\nmachine.deepsleep(5000)")
-            assert await b.frames("X") == [struct.pack(">BQQQ", 2, 1 << 4, 0, 5000)]
+            assert await b.frames("X") == [struct.pack(">BQQQQ", 2, 1 << 4, 0, 5000, 1 << 4)]
             assert "never" not in b.lines
+
+    run(story)
+
+
+def test_light_sleep_drops_the_radio() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start("import machine\nmachine.lightsleep(20)\nprint('awake')")
+            assert await b.end() == ["awake"]
+            assert await b.frames("Z") == [b""]
+
+    run(story)
+
+
+def test_ticks_begin_at_the_start_and_wrap_at_two_to_the_thirty() -> None:
+    script = """
+import time
+half = 1 << 29
+print(time.ticks_add((1 << 30) - 5, 10), time.ticks_diff(5, (1 << 30) - 5), time.ticks_diff((1 << 30) - 5, 5))
+for delta in (half, -half):
+    try:
+        time.ticks_add(0, delta)
+    except OverflowError:
+        print("too far")
+first = time.ticks_ms()
+time.sleep_ms(60)
+later = time.ticks_ms()
+print(0 <= first < 1 << 30, later < first, 55 <= time.ticks_diff(later, first) < 2000, time.ticks_us() < 1 << 30)
+"""
+
+    async def story() -> None:
+        async with bench() as b:
+            # ten milliseconds and the interpreter's own start before the wrap: it may come before the first look
+            b.board.start_ticks(time.monotonic_ns() // 1000 - ((1 << 30) - 150) * 1000)
+            await b.start(script)
+            lines = await b.end()
+            assert lines[:3] == ["5 10 -10", "too far", "too far"]
+            assert lines[3] in ("True True True True", "True False True True")
+            b.board.start_ticks(time.monotonic_ns() // 1000)
+            await b.start("import time\nprint(time.ticks_ms() < 20000)")
+            assert await b.end() == ["True"]
+
+    run(story)
+
+
+def test_the_accelerometer_keeps_32_samples_and_feels_a_fall() -> None:
+    script = """
+import time, struct
+from machine import I2C, Pin
+bus = I2C(0, scl=Pin(9), sda=Pin(8), freq=400000)
+one = bytearray(1)
+bus.readfrom_mem_into(0x19, 0x0F, one)
+print(bus.scan(), one[0])
+def level():
+    bus.readfrom_mem_into(0x19, 0x2F, one)
+    return one[0]
+print(level())
+bus.writeto_mem(0x19, 0x20, b"\\x47")
+time.sleep_ms(210)
+print(8 <= level() & 31 <= 14)
+time.sleep_ms(800)
+print(level())
+data = bytearray(6 * 32)
+bus.readfrom_mem_into(0x19, 0xA8, data)
+forces = [sum((axis >> 4) ** 2 for axis in struct.unpack_from("<hhh", data, at)) for at in range(0, 192, 6)]
+print(min(forces) < 22500, max(forces) > 390625, len(forces))
+try:
+    bus.readfrom_mem_into(0x1A, 0, one)
+except OSError as problem:
+    print(problem.errno)
+"""
+
+    async def story() -> None:
+        async with bench() as b:
+            b.board.move(time.monotonic_ns() // 1000)
+            await b.start("import time\ntime.sleep_ms(1)")
+            await b.end()
+            b.board.move(time.monotonic_ns() // 1000 + 900_000)
+            await b.start(script)
+            lines = await b.end()
+            assert lines[:4] == ["[25] 51", "32", "True", "95"]
+            assert lines[4].endswith(" 32")
+            assert lines[5] == "19"
 
     run(story)
 

@@ -1,4 +1,4 @@
-"""A day of duty on a clock that jumps: visits, check-ins, an alarm, a lost hub, and the wrap of ticks_ms in the middle."""
+"""A day of duty on a clock that jumps: visits, check-ins, alarms, a lost hub, the wrap of ticks_ms in its middle."""
 
 import gc
 

@@ -114,6 +114,7 @@ class Hub:
         self.statuses = []
         self.sound = {}
         self.sound_order = []
+        self.skipped = {}
         self.gone = False
 
     def step(self):
@@ -145,8 +146,11 @@ class Hub:
                 self.say(downlink.PROOF, downlink.pack_state(incident, self.world.level, self.world.flags))
         elif kind == link.AUDIO:
             boot, capture, index, sealed = link.unpack_audio(body)
-            self.sound.setdefault((boot, capture), {})[index] = sealed
-            self.sound_order.append(index)
+            if sealed:
+                self.sound.setdefault((boot, capture), {})[index] = sealed
+                self.sound_order.append(index)
+            else:
+                self.skipped[(boot, capture)] = index
 
     def event(self, blob, shown):
         event = self.world.station_hears(blob)
@@ -165,7 +169,7 @@ class Hub:
     def acknowledge(self, boot, capture):
         packets = self.sound.get((boot, capture), {})
         following = min(packets) if packets else 0
-        while following in packets:
+        while following in packets or following < self.skipped.get((boot, capture), 0):
             following += 1
         beyond = 0
         for i in range(64):
