@@ -18,6 +18,8 @@ help:
 	@echo "make test        checks, then every test and drill"
 	@echo "make check       style, types, and the badge's files compiled for the badge"
 	@echo "make bench       every figure that is promised, measured, as JSON"
+	@echo "make size        flash and memory that the badge's application takes, as JSON"
+	@echo "make card        the wearer's card, one side of A5 to print (docs/wearer-card.html)"
 	@echo "make soak        all drills ten times in random order with random seeds (ROUNDS=10)"
 	@echo "make pictures    the drawings and screenshots of the documentation"
 	@echo "make drawings    only the drawings, from the tables of the state machines"
@@ -65,6 +67,14 @@ check: $(DEV)
 .PHONY: bench
 bench: $(DEV)
 	@$(BIN)/python -m bench
+
+.PHONY: size
+size: $(DEV)
+	@$(BIN)/python -m firmware.tools.size
+
+.PHONY: card
+card: $(DEV)
+	@$(BIN)/python docs/wearer_card.py
 
 .PHONY: soak
 soak: $(DEV)

@@ -16,7 +16,7 @@ from firmware.badge.settings import TABLE, BadSetting, Settings, check, check_al
 from firmware.boards import draw
 from firmware.emulator.badge import battery_millivolts
 
-BOARDS = ("emulator", "badge_s3", "xiao_esp32s3")
+BOARDS = ("emulator", "badge_s3", "xiao_esp32s3", "xiao_esp32c6")
 NAMES = {
     "NAME", "SOS_N", "SIDE_N", "LANYARD_N", "HAPTIC", "HAPTIC_HZ", "HAPTIC_DUTY", "BATTERY", "BATTERY_DIVIDER",
     "CHARGING_N", "MIC_ID", "MIC_SCK", "MIC_WS", "MIC_SD", "MIC_GAIN_BITS",
@@ -72,8 +72,11 @@ def test_every_board_names_the_same_things_and_no_pin_twice(name: str) -> None:
     ]  # fmt: skip
     assert len(pins) == len(set(pins))
     if name != "emulator":
-        assert facts["SOS_N"] <= 21  # wakes an ESP32-S3 from deep sleep
-        assert facts["BATTERY"] is None or 1 <= facts["BATTERY"] <= 10  # ADC1: ADC2 is the radio's
+        # GPIOs that wake the chip from deep sleep, and those of ADC1: ADC2 is the radio's
+        wakes, converts = (range(8), range(7)) if name.endswith("c6") else (range(22), range(1, 11))
+        assert facts["SOS_N"] in wakes
+        assert facts["SIDE_N"] in wakes
+        assert facts["BATTERY"] is None or facts["BATTERY"] in converts
 
 
 def test_what_a_visit_draws_is_what_the_power_table_says() -> None:
