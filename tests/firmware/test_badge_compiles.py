@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from interpreter import ROOT
 
 from firmware.tools import size
+from protocol import restart
 
 FILES = sorted(
     file for folder in ("protocol", "firmware/badge", "firmware/boards") for file in (ROOT / folder).glob("*.py")
@@ -73,3 +75,12 @@ def test_flash_and_memory_are_within_what_a_badge_has() -> None:
     memory = size.memory()
     assert memory["used"] + memory["free"] <= memory["limit"]
     assert memory["free"] > 24 * 1024  # for what is made at the start, and for an alarm with its sound
+
+
+def test_the_station_names_the_badges_tasks_as_the_badge_numbers_them() -> None:
+    source = (ROOT / "firmware/badge/main.py").read_text()
+    added = re.findall(r'supervisor\.add\("(\w+)"', source)
+    assert ("", *added, "main") == restart.TASKS
+    assert f"_MAIN = const({len(added) + 1})" in source
+    causes = re.findall(r"^CAUSE_\w+ = (\d+)", (ROOT / "firmware/badge/retained.py").read_text(), re.MULTILINE)
+    assert [int(cause) for cause in causes] == list(range(len(restart.CAUSES)))
