@@ -11,7 +11,7 @@ MICROPYTHON = Path(sys.executable).parent / "micropython"
 SECONDS = 300
 
 
-def run(name: str, heap: str = "4M") -> str:
+def run(name: str, heap: str = "16M") -> str:
     """Run the checks of tests/firmware/on_badge/`name`.py; what they printed."""
     command = [str(MICROPYTHON), "-X", f"heapsize={heap}", "tests/firmware/on_badge/run.py", name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
