@@ -21,6 +21,8 @@ help:
 	@echo "make bench       every figure that is promised, measured, as JSON"
 	@echo "make bench-hub   the hub's own figures: passing, among sound, after an outage"
 	@echo "make kill-test   a hub killed at every point of its code and at random (RUNS=300), and what was lost"
+	@echo "make size        flash and memory that the badge's application takes, as JSON"
+	@echo "make card        the wearer's card, one side of A5 to print (docs/wearer-card.html)"
 	@echo "make soak        all drills ten times in random order with random seeds (ROUNDS=10)"
 	@echo "make pictures    the drawings and screenshots of the documentation"
 	@echo "make drawings    only the drawings, from the tables of the state machines"
@@ -56,7 +58,6 @@ demo: $(RUNTIME)
 .PHONY: test
 test: check
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 --ignore tests/bluez
-	@$(MAKE) --no-print-directory test-bluez
 
 # alone and in order: one guest with the Linux Bluetooth stack, which should not wait for other tests
 .PHONY: test-bluez
@@ -82,6 +83,14 @@ bench-hub: $(DEV)
 .PHONY: kill-test
 kill-test: $(DEV)
 	@$(BIN)/python tests/hub/kill_runs.py $(or $(RUNS),300) $(SEED)
+
+.PHONY: size
+size: $(DEV)
+	@$(BIN)/python -m firmware.tools.size
+
+.PHONY: card
+card: $(DEV)
+	@$(BIN)/python docs/wearer_card.py
 
 .PHONY: soak
 soak: $(DEV)

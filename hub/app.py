@@ -250,7 +250,10 @@ class Hub:
                     self._asked()
             elif kind == link.AUDIO:
                 boot, capture, index, sealed = link.unpack_audio(body)
-                self.spool.received(badge, boot, capture, index, sealed)
+                if sealed:
+                    self.spool.received(badge, boot, capture, index, sealed)
+                else:
+                    self.spool.skipped(badge, boot, capture, index)
             elif kind == link.ENROL:
                 ident, blob = body[:8], body[8:]
                 payload = relay.pack_event(badge, kinds.ENROL, ident, 0, 0, 0, blob)

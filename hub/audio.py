@@ -131,6 +131,16 @@ class Spool:
         if self.problem and len(capture.unstored) > UNSTORED_MAX:
             del capture.unstored[min(capture.unstored)]
 
+    def skipped(self, badge: int, boot: bytes, number: int, index: int) -> None:
+        """The badge has no packet below this one any more: another hub took them, and nobody need wait for them."""
+        capture = self._captures.get((badge, boot, number))
+        if capture is None or not capture.have:
+            return
+        capture.have.fill(capture.have.first_missing(), index)
+        capture.touched_ms = self._clock.now_ms()
+        capture.acknowledge = True
+        self._wake.set()
+
     def receipt(self, badge: int, boot: bytes, number: int, ranges: list[tuple[int, int]]) -> None:
         """The station has these packets: first and last number of each range."""
         capture = self._captures.get((badge, boot, number))

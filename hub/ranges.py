@@ -34,8 +34,23 @@ class Ranges:
         else:
             runs.insert(at, [number, number + 1])
 
+    def fill(self, first: int, end: int) -> None:
+        """Put in all from first up to end, without end."""
+        if first >= end:
+            return
+        start, stop, kept = first, end, []
+        for run in self._runs:
+            if run[1] < start or run[0] > stop:
+                kept.append(run)
+            else:
+                start, stop = min(start, run[0]), max(stop, run[1])
+        kept.append([start, stop])
+        self._runs = sorted(kept)
+
     def remove(self, first: int, last: int) -> None:
         """Take first to last out, both included."""
+        if first > last:
+            return
         kept: list[list[int]] = []
         for start, end in self._runs:
             if end <= first or start > last:

@@ -63,6 +63,11 @@ class Group:
         """Two bytes that a beacon under this key carries; `head` is its first 14 bytes."""
         return aes.ecb(self._check_key, head + b"\x00\x00")[:2]
 
+    @property
+    def tag(self) -> int:
+        """A number from 1 by which two sides find out whether they have the same key: it tells nothing else of it."""
+        return int.from_bytes(self.check(bytes(14)), "big") or 1
+
     def answer_check(self, head: bytes) -> bytes:
         """The same for an answer (protocol.answer), so that neither is taken for the other."""
         return aes.ecb(self._check_key, head + b"\x00\x01")[:2]

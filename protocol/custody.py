@@ -114,9 +114,30 @@ class Alarm:
         return NOT_DELIVERED, self._due_ms
 
     def press_again(self, now_ms: int) -> None:
-        """The wearer pressed again: the honest answer is due again within the same time."""
-        if self.level < RECEIVED:
-            self._due_ms = min(self._due_ms, now_ms + NOT_DELIVERED_MS)
+        """The wearer pressed again: all that was proved and felt was of an earlier press.
+
+        The station may have closed what this badge believes open, and an operator may have gone. So custody begins
+        again, and the honest answer is due within the same time. Until the station has the new press, the caller
+        hands no other proof on: it would be of the press before.
+        """
+        self.level = RAISED
+        self.felt = RAISED
+        self._due_ms = now_ms + NOT_DELIVERED_MS
+
+    def received(self, level: int, fresh: bool) -> "str | None":
+        """The station has a further press, and the incident stands at `level`; the pattern to play now, or None.
+
+        The wearer feels first that this press arrived, whatever else is known: a person who is with them already is
+        felt on the next proof, which wants_proof asks for.
+        """
+        if level == CLOSED:
+            self._move(CLOSE)
+            return None
+        self._move(RECEIPT)
+        pattern = self.proved(RECEIVED, fresh)
+        if level > RECEIVED:
+            self._move(_PROOFS[level] or RECEIPT)
+        return pattern
 
 
 class Errand:

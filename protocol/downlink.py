@@ -63,6 +63,8 @@ def open_down(key: bytes, badge: int, blob: bytes) -> Down:
 
 # flags of a state
 RETURNED = 1  # the operator is gone: a lower level than before is meant
+YOUNG = 4  # it was raised less than half an hour ago by the station's clock: sound may go on after a loss of power
+YOUNG_S = 1800
 BY_BEACON = 2  # of a receipt: only the event's beacon was heard, so go on sending the event itself
 _STATE = ">8sBB"
 

@@ -141,20 +141,54 @@ def unpack_audio(body: bytes) -> tuple[int, int, int, int, int]:
 
 
 # STATUS: what the badge knows, so that the station can repeat what did not arrive:
-# highest number received from the station, custody level it has proof of, armed visit, settings version, free heap.
-_STATUS = ">IBIHI"
+# highest number received from the station, custody level it has proof of, armed visit, settings version, free heap,
+# the version of settings that it refused last (0: none), and which group key it has (beacon.Group.tag).
+_STATUS = ">IBIHIHH"
 
 
-def pack_status(last_down: int, level: int, visit: int, settings: int, heap_free: int) -> bytes:
-    """15 bytes."""
-    return struct.pack(_STATUS, last_down, level, visit, settings, heap_free)
+def pack_status(
+    last_down: int, level: int, visit: int, settings: int, heap_free: int, refused: int = 0, group: int = 0
+) -> bytes:
+    """19 bytes."""
+    return struct.pack(_STATUS, last_down, level, visit, settings, heap_free, refused, group)
 
 
-def unpack_status(body: bytes) -> tuple[int, int, int, int, int]:
+def unpack_status(body: bytes) -> tuple[int, int, int, int, int, int, int]:
     """The inverse of pack_status; raises Malformed."""
-    if len(body) != 15:
+    if len(body) != 19:
         raise Malformed("status body")
     return struct.unpack(_STATUS, body)
+
+
+# BOOTED: why the badge began anew and what went before, as far as retained memory kept it. See protocol.restart.
+_BOOTED = ">BBBBBBHH"
+
+
+def pack_booted(
+    reset: int, cause: int, task: int, faults: int, handler_faults: int, radio_restarts: int, minutes: int, heap: int
+) -> bytes:
+    """10 bytes: machine.reset_cause(), the firmware's own cause, the task that hung or died (its place in
+    restart.TASKS), then of the run before: faults, faults of the radio's handler, restarts of the radio (255: that
+    many or more), minutes that it lasted, free heap in units of 64 bytes."""
+    return struct.pack(
+        _BOOTED,
+        reset & 0xFF,
+        cause & 0xFF,
+        task & 0xFF,
+        min(faults, 255),
+        min(handler_faults, 255),
+        min(radio_restarts, 255),
+        min(minutes, 65535),
+        min(heap >> 6, 65535),
+    )
+
+
+def unpack_booted(body: bytes) -> tuple[int, int, int, int, int, int, int, int]:
+    """The inverse of pack_booted, the heap in bytes again; raises Malformed."""
+    if len(body) != 10:
+        raise Malformed("booted body")
+    values = struct.unpack(_BOOTED, body)
+    return values[:7] + (values[7] << 6,)
 
 
 # DURESS: the kind that it imitates, then that kind's body, so that the station can restart the timer too.

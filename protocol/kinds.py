@@ -19,6 +19,7 @@ AUDIO_START = 15
 AUDIO_END = 16
 BOOTED = 17
 VISIT_ARMED = 18
+OFF_DUTY = 19
 
 NAMES = (
     "status",
@@ -40,6 +41,7 @@ NAMES = (
     "audio_end",
     "booted",
     "visit_armed",
+    "off_duty",
 )
 
 # What raises an alarm at the station. A hub is never shown DURESS: it sees the event that duress imitates.

@@ -62,13 +62,13 @@ AUDIO_HEAD = 12
 
 
 def pack_audio(boot: bytes, capture: int, index: int, sealed: bytes) -> bytes:
-    """One sealed packet of a capture."""
+    """One sealed packet of a capture; with an empty one: no packet below this number is still to come."""
     return struct.pack(_AUDIO, boot, capture, index) + sealed
 
 
 def unpack_audio(body: bytes) -> tuple[bytes, int, int, bytes]:
-    """boot 6, capture, packet number, sealed packet."""
-    if not AUDIO_HEAD + 8 < len(body) <= AUDIO_HEAD + 240:
+    """boot 6, capture, packet number, sealed packet (empty: none below that number is still to come)."""
+    if not AUDIO_HEAD + 8 < len(body) <= AUDIO_HEAD + 240 and len(body) != AUDIO_HEAD:
         raise Malformed("audio of %d bytes" % len(body))
     boot, capture, index = struct.unpack(_AUDIO, body[:AUDIO_HEAD])
     return boot, capture, index, body[AUDIO_HEAD:]

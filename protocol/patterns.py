@@ -19,43 +19,25 @@ TEST_FAILED = "test_failed"
 
 GAP_MS = 500
 
-# name: (pulses, meaning, proof needed)
-TABLE = {
-    PRESSED: (((90, 0),), "the badge took your press", "none: it claims nothing about anybody else"),
-    STATION_HAS_IT: (
-        ((350, 150), (350, 0)),
-        "the station has your alarm",
-        "fresh receipt sealed by the station",
-    ),
-    OPERATOR_WITH_YOU: (
-        ((700, 150), (90, 110), (90, 110), (90, 0)),
-        "a person is with you",
-        "fresh claim sealed by the station",
-    ),
-    NOT_DELIVERED: (
-        ((90, 110), (90, 110), (90, 110), (90, 110), (90, 110), (90, 0)),
-        "nobody has it yet: the badge goes on trying",
-        "8 s without a receipt",
-    ),
-    CHECK_IN_DUE: (((220, 220), (220, 220), (220, 0)), "check in, please", "the badge's own timer"),
-    CHECKED_IN: (((90, 110), (90, 0)), "the station knows", "fresh receipt sealed by the station"),
-    NOT_PROTECTED: (
-        ((700, 200), (350, 200), (90, 0)),
-        "no path to the station",
-        "20 s without proof from the station",
-    ),
-    PROTECTED: (
-        ((90, 200), (350, 200), (700, 0)),
-        "protected: the station answers",
-        "fresh proof sealed by the station",
-    ),
-    BATTERY_LOW: (((90, 350), (90, 350), (90, 0)), "charge the badge", "the badge's own battery"),
-    TEST_PASSED: (
-        ((220, 110), (90, 110), (220, 0)),
-        "the whole path works",
-        "fresh receipt sealed by the station",
-    ),
-    TEST_FAILED: (((700, 300), (700, 0)), "the test did not come back", "8 s without a receipt"),
+if False:  # for type checkers only: MicroPython has no typing module
+    from typing import Any
+
+    TABLE: "dict[str, tuple[tuple[tuple[int, int], ...], str, str]]"
+
+# name: its pulses, each as (on, off) in hundredths of a second. In bytes, because the badge keeps them in flash; TABLE
+# has them with what they mean (protocol/meanings.py).
+_PULSES = {
+    PRESSED: b"\x09\x00",
+    STATION_HAS_IT: b"\x23\x0f\x23\x00",
+    OPERATOR_WITH_YOU: b"\x46\x0f\x09\x0b\x09\x0b\x09\x00",
+    NOT_DELIVERED: b"\x09\x0b\x09\x0b\x09\x0b\x09\x0b\x09\x0b\x09\x00",
+    CHECK_IN_DUE: b"\x16\x16\x16\x16\x16\x00",
+    CHECKED_IN: b"\x09\x0b\x09\x00",
+    NOT_PROTECTED: b"\x46\x14\x23\x14\x09\x00",
+    PROTECTED: b"\x09\x14\x23\x14\x46\x00",
+    BATTERY_LOW: b"\x09\x23\x09\x23\x09\x00",
+    TEST_PASSED: b"\x16\x0b\x09\x0b\x16\x00",
+    TEST_FAILED: b"\x46\x1e\x46\x00",
 }
 
 # A motor is switched by tasks that wake up late: a pulse is rather too long than too short. The pulses of two patterns
@@ -66,18 +48,19 @@ _LONG_MS = 60
 
 def pulses(name: str) -> "tuple[tuple[int, int], ...]":
     """The (on ms, off ms) pulses of a pattern; raises KeyError."""
-    return TABLE[name][0]
+    raw = _PULSES[name]
+    return tuple([(10 * raw[i], 10 * raw[i + 1]) for i in range(0, len(raw), 2)])
 
 
 def duration_ms(name: str) -> int:
     """How long a pattern takes, without the gap after it."""
-    return sum(on + off for on, off in TABLE[name][0])
+    return 10 * sum(_PULSES[name])
 
 
 def match(felt: "list[tuple[int, int]]") -> "str | None":
     """The pattern that pulses of (on ms, off ms) make, the last off ignored; None when they are none of ours."""
-    for name in TABLE:
-        wanted = TABLE[name][0]
+    for name in _PULSES:
+        wanted = pulses(name)
         if len(wanted) != len(felt):
             continue
         same = True
@@ -89,3 +72,12 @@ def match(felt: "list[tuple[int, int]]") -> "str | None":
         if same:
             return name
     return None
+
+
+def __getattr__(name: str) -> "Any":
+    # name: (pulses, meaning, proof needed). Loaded where it is asked for, which is never on a badge
+    if name == "TABLE":
+        from .meanings import MEANINGS
+
+        return {known: (pulses(known),) + MEANINGS[known] for known in _PULSES}
+    raise AttributeError(name)

@@ -98,7 +98,8 @@ def _after(event: BadgeEvent, at: float) -> bool:
 
 
 def _belongs_to(work: Work, badge: Badge, event: BadgeEvent, kind: str, visit: Visit | None) -> Alarm | None:
-    for name in (event.incident, event.ident):
+    # by its own identity first: its beacon may have opened an alarm after that of its incident was closed
+    for name in (event.ident, event.incident):
         alarm = downlinks.find_alarm(work, badge.number, name)
         if alarm is not None:
             return alarm

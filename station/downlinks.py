@@ -116,11 +116,14 @@ def open_alarm(work: Work, badge: int) -> Alarm | None:
     )
 
 
-def state_of(alarm: Alarm | None, incident: bytes) -> tuple[bytes, int, int]:
+def state_of(alarm: Alarm | None, incident: bytes, now: float) -> tuple[bytes, int, int]:
     """Incident, level and flags as protocol.downlink.pack_state takes them."""
     if alarm is None:
         return incident, kinds.RAISED, 0
-    return incident, alarm.level, downlink.RETURNED if alarm.returned else 0
+    flags = downlink.RETURNED if alarm.returned else 0
+    if now - alarm.raised_at < downlink.YOUNG_S:
+        flags |= downlink.YOUNG
+    return incident, alarm.level, flags
 
 
 def state_body(work: Work, badge: int, incident: bytes) -> bytes:
@@ -129,7 +132,7 @@ def state_body(work: Work, badge: int, incident: bytes) -> bytes:
     if incident == NONE:
         alarm = open_alarm(work, badge)
         incident = alarm.ident if alarm else NONE
-    return downlink.pack_state(*state_of(alarm, incident))
+    return downlink.pack_state(*state_of(alarm, incident, work.now))
 
 
 def tell_state(work: Work, alarm: Alarm) -> None:
@@ -142,7 +145,7 @@ def tell_state(work: Work, alarm: Alarm) -> None:
         incident = badge.incident
     if incident == NONE:
         return
-    tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident)))
+    tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident, work.now)))
     boot = work.db.get(Boot, (badge.number, badge.boot)) if badge.boot else None
     # an answer can be read by any hub of the council: that somebody handles a duress must not show
     if boot is not None and by_beacon_only(boot) and not alarm.silent and not alarm.returned:

@@ -240,6 +240,16 @@ def revoke_badge(work: Work, who: str, badge: Badge) -> None:
     work.audit(who, "revoke badge", f"badge:{badge.number}")
 
 
+def new_group_key(work: Work, who: str) -> int:
+    """Make a new group key: hubs get it now, badges sealed with the answer to their next STATUS. Its number."""
+    number = work.core.keyring.new_group(work.db, work.now)
+    for hub in work.db.scalars(select(Hub)):
+        if active(hub):
+            send_keys(work, hub)
+    work.audit(who, "new group key", f"group_key:{number}")
+    return number
+
+
 def _tell_hubs(work: Work, badge: int) -> None:
     for hub in work.db.scalars(select(Hub).join(Link, Link.hub == Hub.id).where(Link.badge == badge)):
         if active(hub):

@@ -10,6 +10,8 @@ from protocol.keys import BadgeKeys
 from station.model import BadgeKey, GroupKey
 from station.vault import Vault
 
+ACCEPTED = 90 * 86400.0  # seconds for which a group key that was replaced still routes beacons
+
 
 class Keyring:
     """Opens what the vault sealed. Rows are immutable, so remembering them is a cache and not a state."""
@@ -18,6 +20,7 @@ class Keyring:
         self._vault = vault
         self._badges: dict[int, BadgeKeys] = {}
         self._groups: dict[int, bytes] = {}
+        self._tags: dict[int, int] = {}
 
     def of_badge(self, db: Session, badge: int) -> tuple[int, BadgeKeys] | None:
         """Row number and keys in force for a badge; None for an unknown or revoked one."""
@@ -56,7 +59,10 @@ class Keyring:
         db.flush()
 
     def groups(self, db: Session, now: float) -> list[tuple[int, bytes]]:
-        """Group keys with their numbers, the newest first; the first one is made when there is none."""
+        """Group keys with their numbers, the newest first; the first one is made when there is none.
+
+        One that was replaced is accepted for ACCEPTED more: badges and hubs that were away learn the new one late.
+        """
         rows = list(db.scalars(select(GroupKey).order_by(GroupKey.id.desc())))
         if not rows:
             key = os.urandom(16)
@@ -65,11 +71,29 @@ class Keyring:
             db.flush()
             rows = [row]
         found = []
+        replaced = now
         for row in rows:
+            if replaced < now - ACCEPTED:
+                break
+            replaced = row.made_at
             if row.id not in self._groups:
                 self._groups[row.id] = self._vault.open_sealed("group key", row.sealed)
             found.append((row.id, self._groups[row.id]))
         return found
+
+    def new_group(self, db: Session, now: float) -> int:
+        """Make a new group key, which is in force from now on; its number."""
+        row = GroupKey(sealed=self._vault.seal("group key", os.urandom(16)), made_at=now)
+        db.add(row)
+        db.flush()
+        return row.id
+
+    def tag(self, db: Session, now: float) -> int:
+        """The tag (protocol.beacon) of the group key in force."""
+        number, key = self.groups(db, now)[0]
+        if number not in self._tags:
+            self._tags[number] = Group(key).tag
+        return self._tags[number]
 
     def beacons(self, db: Session, now: float) -> list[Group]:
         """The same as protocol.beacon takes them."""

@@ -11,6 +11,11 @@ from station.model import Badge, Hub, Link, Supervision, Visit
 from station.work import Work
 
 LOW, CRITICAL = 20, 10  # percent
+OFF_DUTY = "off_duty"  # a badge said that it goes to sleep: its silence is no loss
+RESTARTED = "restarted"  # and nobody had wanted it to
+RESTARTED_SHOWN = 86400.0  # seconds
+REFUSED = "settings_refused"
+AWAKE_AFTER = 6.0  # seconds that a badge goes on talking after it said that it goes to sleep
 _RECOVERED = 5  # percent above the threshold before an entry ends, so that a tired battery does not flicker
 
 
@@ -55,6 +60,9 @@ def badge_heard(work: Work, badge: Badge, hub: Hub, at: float) -> None:
     badge.heard_at = max(badge.heard_at or 0.0, at)
     badge.heard_hub = hub.id
     settle(work, f"badge:{badge.number}", "lost")
+    asleep = _find(work, f"badge:{badge.number}", OFF_DUTY)
+    if asleep is not None and at > asleep.at + AWAKE_AFTER:
+        settle(work, f"badge:{badge.number}", OFF_DUTY)
 
 
 def hub_heard(work: Work, hub: Hub) -> None:
@@ -70,8 +78,18 @@ def watch(work: Work) -> None:
     needed = set(work.db.scalars(select(Link.hub).where(Link.badge.in_(out)))) if out else set()
     # while the station was down it heard nobody
     since = work.core.started_at
+    for row in work.db.scalars(
+        select(Supervision).where(
+            Supervision.state == RESTARTED,
+            Supervision.until.is_(None),
+            Supervision.at < work.now - RESTARTED_SHOWN,
+        )
+    ):
+        settle(work, row.what, RESTARTED)
     for badge in work.db.scalars(select(Badge).where(Badge.revoked_at.is_(None))):
         limit = limits.lost if badge.number in out else limits.lost_idle
+        if _find(work, f"badge:{badge.number}", OFF_DUTY) is not None and badge.number not in out:
+            continue
         if badge.heard_at is not None and work.now - max(badge.heard_at, since) > limit:
             where = "in a visit" if badge.number in out else "outside a visit"
             raise_entry(work, f"badge:{badge.number}", "lost", f"nothing heard for {limit:.0f} s, {where}")

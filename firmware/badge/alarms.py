@@ -33,10 +33,11 @@ if False:  # for type checkers only: MicroPython has no typing module
 _ASK_MS = const(1000)  # between two questions after proof that was too old to be felt
 _SAVE_MS = const(1000)
 _AGAIN_MS = const(1000)  # presses closer than this are one
-_YOUNG_S = const(1800)  # after power was lost, sound goes on only for an alarm younger than this
 _ERRANDS = const(8)
 _ERRAND_MS = const(60000)  # a check-in without answer is listened for so long
-_JOURNAL_LENGTH = const(26)
+_JOURNAL_LENGTH = const(34)
+_CALM_MS = const(1500)  # a press is answered by itself first, and only then by who is with its wearer
+_PRESS_AGAIN_MS = const(60000)  # a press that was taken for part of a closed incident is raised anew while it is young
 
 # Which alarms start the microphone at once. A missed check-in does only where it was agreed in advance.
 _HEARD = (kinds.SOS, kinds.DURESS, kinds.LANYARD, kinds.FALL)
@@ -63,6 +64,11 @@ class Alarms:
         self._settings = settings
         self._play = play
         self._opening = NONE  # the event that opened it
+        self._press = NONE  # the newest further press, until the station has it
+        self._press_heard = False  # its beacon was answered already
+        self._press_seq = 0  # its number, while it could not even be said yet
+        self._pressed_ms = 0
+        self._calm_ms = 0
         self._raised_ms = 0
         self._receipted = False
         self._errands: "list[Errand]" = []
@@ -105,24 +111,65 @@ class Alarms:
         if alarm is None:
             self.open(kinds.SOS, listen=False)
         else:
-            # a press is an event of its own: the station may have closed what this badge believes open, and would
-            # take a repetition for what it has dealt with
             again = None
             for event in self._uplink.outbox.events:
                 young = event.age_ms(now_ms()) < _AGAIN_MS
                 if event.kind == kinds.SOS and event.incident == alarm.incident and young:
                     again = event
-            alarm.silent = False
-            alarm.press_again(now_ms())
             if again is not None:
                 self._uplink.repeat(again)
-            elif not retry:
-                event = self._uplink.raise_event(kinds.SOS, incident=alarm.incident)
-                self._said("raised", event)
+            elif self._press_seq or not retry:
+                self._press_again(alarm)
+            alarm.silent = False
             self._uplink.hurried = True
             self._save()
         self._play(PRESSED)
         self._listen(kinds.SOS)
+
+    def _press_again(self, alarm: Alarm) -> None:
+        """A press in an open alarm is an event of its own, with custody of its own: the station may have closed what
+        this badge believes open, and would take a repetition for what it has dealt with. What the wearer felt before
+        was of the press before."""
+        if not self._press_seq:
+            self._press_seq = self._uplink.next_seq()
+            self._retained.latch_press(self._uplink.boot, self._press_seq)
+        event = self._uplink.make_event(kinds.SOS, None, alarm.incident, b"", self._press_seq)
+        self._press_seq = 0
+        self._press = event.ident
+        self._press_heard = False
+        self._pressed_ms = now_ms()
+        alarm.silent = False
+        alarm.press_again(now_ms())
+        self._said("raised", event)
+        self._uplink.say(event)
+
+    def _press_received(self, level: int, fresh: bool) -> None:
+        """The station has the newest press; its incident stands at `level`."""
+        alarm = self.current
+        if alarm is None or self._press_heard:
+            return
+        if level == kinds.CLOSED and now_ms() - self._pressed_ms < _PRESS_AGAIN_MS:
+            # press and closing crossed each other: nobody would act on it, so it becomes an alarm of its own
+            self._close()
+            self.open(kinds.SOS)
+            return
+        pattern = alarm.received(level, fresh)
+        self._calm_ms = now_ms() + _CALM_MS
+        self._feel(pattern, kinds.RAISED)
+
+    def _feel(self, pattern: "str | None", before: int) -> None:
+        """Custody may have moved on from `before`: say so, play what it lets the wearer feel, keep it."""
+        alarm = self.current
+        if alarm is None:
+            return
+        if alarm.level != before:
+            trace.say("custody", "ident=%s level=%s" % (alarm.incident.hex(), kinds.LEVEL_NAMES[alarm.level]))
+        if pattern:
+            self._play(pattern)
+        if alarm.level == kinds.CLOSED:
+            self._close()
+        elif alarm.level != before or pattern:
+            self._save()
 
     def open(self, kind: int, shown: "int | None" = None, body: bytes = b"", listen: bool = True) -> Pending:
         """Raise an alarm; where one is open, add a signal to it."""
@@ -180,13 +227,17 @@ class Alarms:
         if self.current is not None and event.incident == self.current.incident:
             self.current.held()
 
-    def receipt(self, ident: bytes, fresh: bool) -> None:
-        """The station has an event on disk."""
+    def receipt(self, ident: bytes, level: int, fresh: bool) -> None:
+        """The station has an event on disk; its incident stands at `level`."""
         event = self._uplink.outbox.settle(ident)
         if event is not None:
             trace.say("received", "ident=" + ident.hex())
         if ident == self._opening:
             self._receipted = True
+        if ident == self._press and ident != NONE:
+            self._press_received(level, fresh)
+            if self._press == ident:
+                self._press = NONE
         for errand in list(self._errands):
             if errand.ident == ident:
                 pattern = errand.proved(fresh)
@@ -195,9 +246,12 @@ class Alarms:
                 if errand.done:
                     self._errands.remove(errand)
 
-    def answered(self, ident: bytes, level: int, fresh: bool) -> None:
+    def answered(self, ident: bytes, level: int, fresh: bool, announced: bytes = NONE) -> None:
         """The station has the beacon of an event. The event itself goes on waiting for its receipt: of what was heard
-        by beacon the station knows the kind and no more."""
+        by beacon the station knows the kind and no more. `announced`: the event that the answered beacon was of."""
+        if self._press != NONE and self._press in (ident, announced) and level >= kinds.RECEIVED:
+            self._press_received(level, fresh)
+            self._press_heard = True
         for errand in self._errands:
             if errand.ident == ident and level >= kinds.RECEIVED:
                 self._uplink.outbox.heard(ident)
@@ -218,25 +272,19 @@ class Alarms:
         if self._uplink.outbox.settle(ident) is not None:
             trace.say("rejected", "ident=" + ident.hex())
 
-    def proved(self, incident: bytes, level: int, fresh: bool, returned: bool) -> None:
-        """The station says how an incident stands."""
+    def proved(self, incident: bytes, level: int, fresh: bool, returned: bool, young: bool = False) -> None:
+        """The station says how an incident stands; `young`: it was raised less than half an hour ago."""
         alarm = self.current
         if alarm is None or incident != alarm.incident:
             return
+        if self._press_seq or (self._press != NONE and (not self._press_heard or level == kinds.CLOSED)):
+            return  # what is said while a press is on its way is of the press before
         before = alarm.level
-        pattern = alarm.proved(level, fresh, returned)
-        if alarm.level != before:
-            trace.say("custody", "ident=%s level=%s" % (incident.hex(), kinds.LEVEL_NAMES[alarm.level]))
-        if pattern:
-            self._play(pattern)
-        if alarm.level == kinds.CLOSED:
-            self._close()
-            return
-        if self._confirm_audio and fresh and alarm.level >= kinds.RECEIVED:
+        felt = alarm.proved(level, fresh and now_ms() >= self._calm_ms, returned)
+        if self._confirm_audio and fresh and young and kinds.RECEIVED <= alarm.level < kinds.CLOSED:
             self._confirm_audio = False
             self._listen(self.kind)
-        if alarm.level != before or pattern:
-            self._save()
+        self._feel(felt, before)
 
     def _close(self) -> None:
         self._uplink.outbox.quieten(self.incident)
@@ -244,6 +292,9 @@ class Alarms:
             self._recorder.end()
         self.current = None
         self._opening = NONE
+        self._press = NONE
+        self._press_seq = 0
+        self._calm_ms = 0
         self._unheard = 0
         self._confirm_audio = False
         self._uplink.hurried = False
@@ -260,6 +311,8 @@ class Alarms:
                 flags |= kept.SILENT
             if self._receipted:
                 flags |= kept.RECEIPTED
+            if self._press != NONE or self._press_seq:
+                flags |= kept.PRESSED_AGAIN
             if self._recorder.running and self._recorder.incident == self.current.incident:
                 flags |= kept.CAPTURING
         return flags
@@ -289,12 +342,13 @@ class Alarms:
                 bytes((self._flags() & ~kept.CAPTURING, self.kind))
                 + self._opening
                 + alarm.incident
+                + self._press
                 + bytes((alarm.felt, alarm.level))
                 + min(age, 0xFFFFFFFF).to_bytes(4, "big")
                 + self._uplink.rotation.to_bytes(2, "big")
             )
         # age and rotation alone are not worth a write
-        if payload[:20] != self._journal[:20] or bool(payload) != bool(self._journal):
+        if payload[:28] != self._journal[:28] or bool(payload) != bool(self._journal):
             self._journal = payload
             if payload:
                 self._store.write(JOURNAL, payload)
@@ -304,22 +358,25 @@ class Alarms:
     def resume(self) -> bool:
         """Go on with an alarm that a reset interrupted; whether there is one."""
         retained = self._retained
+        lost_power = False
         if retained.valid and retained.open:
             flags, kind, felt, age_s = retained.flags, retained.kind, retained.felt, retained.age_s
-            opening, incident = retained.ident, retained.incident
+            opening, incident, press = retained.ident, retained.incident, retained.press
             again = bool(flags & kept.CAPTURING) or not flags & kept.RECEIPTED
             reason = retained.reason
         else:
             journal = self._store.read(JOURNAL)
             if journal is None or len(journal) != _JOURNAL_LENGTH:
                 return False
-            flags, kind, felt = journal[0], journal[1], journal[18]
-            opening, incident = journal[2:10], journal[10:18]
-            age_s = int.from_bytes(journal[20:24], "big")
+            flags, kind, felt = journal[0], journal[1], journal[26]
+            opening, incident, press = journal[2:10], journal[10:18], journal[18:26]
+            age_s = int.from_bytes(journal[28:32], "big")
+            lost_power = True
             again = False
             reason = 0
-            self._confirm_audio = age_s < _YOUNG_S
-            retained.restore_alarm(kind, opening, flags, felt)
+            # how long the power was off nobody here knows: the station's clock says whether the incident is young
+            self._confirm_audio = True
+            retained.restore_alarm(kind, opening, incident, press, flags, felt)
             self._journal = journal
         now = now_ms()
         self.current = Alarm(incident, now, bool(flags & kept.SILENT), felt)
@@ -333,6 +390,13 @@ class Alarms:
             shown = kinds.CHECK_IN if kind == kinds.DURESS else kind
             body = bytes((shown,)) if kind == kinds.DURESS else b""
             event = Pending(kind, opening, now, shown, incident, body, age_s * 1000)
+            event.ageless = lost_power
+            self._uplink.outbox.add(event)
+        if flags & kept.PRESSED_AGAIN and press != NONE:
+            self._press = press
+            self._pressed_ms = now
+            event = Pending(kinds.SOS, press, now, kinds.SOS, incident, b"", age_s * 1000)
+            event.ageless = lost_power
             self._uplink.outbox.add(event)
         if kind == kinds.MISSED_CHECK_IN and not reason:
             self._confirm_audio = False  # whether it was agreed is not known any more

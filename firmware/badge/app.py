@@ -20,7 +20,7 @@ from protocol.events import Malformed
 from protocol.fresh import ALARM_MS, PROTECTED_MS
 from protocol.keys import BadgeKeys
 from protocol.patterns import BATTERY_LOW, NOT_PROTECTED
-from protocol.protection import LIMIT_MS, NO, Protection
+from protocol.protection import LIMIT_MS, NO, UNKNOWN, Protection
 from protocol.session import BadgeLink
 
 from . import gestures, store, trace
@@ -32,13 +32,14 @@ from .clock import now_ms
 from .lanyard import Lanyard
 from .links import Links, Peer
 from .radio import Radio, RadioFailed
-from .retained import CAUSE_PROVISIONED, CAUSE_TASK, Retained
+from .retained import CAUSE_PROVISIONED, CAUSE_TASK, CAUSE_WORN_OUT, Retained
 from .uplink import Uplink
 from .visits import Visits
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
+    from .fall import ManDown
     from .gestures import Recogniser
     from .haptic import Haptic
     from .outbox import Pending
@@ -53,6 +54,8 @@ _PAIRING_PEER_MS = const(7000)
 _SOS_TRIES = const(20)  # then a reset, which finds the latched alarm
 _WATCH_MS = const(30000)  # the radio's handler is set again so often
 _RESTART_MS = const(60000)  # a radio that failed is not restarted more often
+_OFF_MS = const(4000)  # going off duty waits so long for the station to have heard of it
+_NOTE_MS = const(5000)  # between two notes of the last words
 _DEAF_MS = const(120000)  # no connection came for so long although nobody answers: restart the radio
 
 
@@ -73,9 +76,10 @@ class Badge:
         battery: Battery,
         lanyard: Lanyard,
         boot: bytes,
-        gain_bits: int,
+        board: "Any",
     ) -> None:
         now = now_ms()
+        self._board = board
         self.who = who
         self.settings = settings
         self.radio = radio
@@ -93,6 +97,12 @@ class Badge:
         self._orders = {downlink.SETTINGS: 0, downlink.GROUP_KEY: 0, downlink.NOT_PROTECTED: 0}
         self._sos_tries = 0
         self._pairing_ms = 0
+        self._fall: "ManDown | None" = None
+        self._off_ms = 0  # when to go to sleep at the latest; 0: on duty
+        self._off_event: "Pending | None" = None
+        self._noted_ms = now
+        self._refused = 0  # version of the settings that were refused last
+        self.sleep: "Callable[[], None]"
         self._enrolments: "dict[bytes, Pending]" = {}
         self._watched_ms = now
         self._restarted_ms = -_RESTART_MS
@@ -117,26 +127,42 @@ class Badge:
         recorder.on_begin = self._capture_begins
         recorder.on_end = self._capture_ended
         recorder.on_packets = links.wake
-        recorder.prepare(self.keys.audio, who.badge, boot, gain_bits)
+        recorder.prepare(self.keys.audio, who.badge, boot, board.MIC_GAIN_BITS)
 
     def begin(self, reset_cause: int) -> None:
         """Go on with what a reset interrupted, and be heard. Raises RadioFailed."""
-        cause = self._retained.cause
-        self._retained.set_cause(0)
-        self.alarms.resume()
+        retained = self._retained
+        cause = retained.cause
+        task, faults, handler, radio, minutes, heap = retained.last_words()
+        retained.set_cause(0)
+        if retained.wanted:
+            # held in standby: before anything else, and however often that resets the badge
+            self._sos()
+        else:
+            self.alarms.resume()
         self.visits.resume()
         self.apply_settings()
-        self.uplink.rotate()
-        self.uplink.raise_event(kinds.BOOTED, body=bytes((reset_cause & 0xFF, cause)))
+        self.uplink.rotate(newest=True)
+        body = events.pack_booted(reset_cause, cause, task, faults, handler, radio, minutes, heap)
+        self.uplink.raise_event(kinds.BOOTED, body=body)
         if cause == CAUSE_PROVISIONED:
             # keys came over the cable: as much of a physical act as the button, and a hub is to be introduced next
             self._open_window()
-        trace.say("booted", "badge=%d boot=%s cause=%d" % (self.who.badge, self.uplink.boot.hex(), reset_cause))
+        words = (self.who.badge, self.uplink.boot.hex(), reset_cause, task, faults, minutes)
+        trace.say("booted", "badge=%d boot=%s cause=%d task=%d faults=%d minutes=%d" % words)
 
     def apply_settings(self) -> None:
         """Let changed settings take effect."""
         self._recogniser.hold_to_sos_ms = self.settings.ms("hold_to_sos")
         self.battery.levels = (int(self.settings.number("battery_low")), LEVELS[-1])
+        wanted = self.settings.on("fall_alarm") and getattr(self._board, "ACCEL", None) is not None
+        if wanted and self._fall is None:
+            from .fall import ManDown  # loaded where it is wanted: most badges need its memory for other things
+
+            self._fall = ManDown(self._board, self._retained, self._haptic.play, now_ms())
+        elif not wanted and self._fall is not None:
+            self._fall.close()
+            self._fall = None
 
     # --- acts
 
@@ -145,6 +171,9 @@ class Badge:
         alarms = self.alarms
         visits = self.visits
         trace.say("act", "name=" + act)
+        self._stay()
+        if self._fall is not None and self._fall.warning and self._answer(act, self._fall):
+            return
         if act == gestures.SOS:
             self._sos()
         elif act == gestures.CHECK_IN:
@@ -159,6 +188,8 @@ class Badge:
             self._hold()
         elif act == gestures.PAIR:
             self._open_window()
+        elif act == gestures.OFF_DUTY:
+            self.standby()
         elif act == gestures.DURESS_CHECK_IN:
             self._duress(kinds.CHECK_IN, visits.duress(ends=False))
         elif act == gestures.DURESS_HOLD:
@@ -179,6 +210,60 @@ class Badge:
             self._sos_tries += 1
             if self._sos_tries > _SOS_TRIES:
                 self.reset(CAUSE_TASK)
+
+    def _answer(self, act: str, fall: "ManDown") -> bool:
+        """The wearer is asked after a fall: whether this act was the answer. It feels and looks like a check-in."""
+        if act in (gestures.CHECK_IN, gestures.HOLD):
+            fall.stop()
+            if not self.visits.check_in():
+                self.alarms.errand(self.uplink.raise_event(kinds.CHECK_IN))
+            return True
+        if act in (gestures.DURESS_CHECK_IN, gestures.DURESS_HOLD):
+            fall.stop()
+            self._duress(kinds.CHECK_IN, self.visits.duress(ends=False))
+            return True
+        if act == gestures.SOS:
+            fall.stop()
+        return False
+
+    # --- off duty
+
+    def standby(self) -> str:
+        """Go off duty; why not, where that may not be. It is felt as what it is: no path to the station."""
+        why = ""
+        if self.alarms.current is not None:
+            why = "an alarm is open"
+        elif self.visits.active:
+            why = "a visit is running, end it first"
+        elif self._fall is not None and self._fall.warning:
+            why = "a fall is not answered"
+        if why:
+            trace.say("on_duty", "why=" + why.replace(" ", "_"))
+        elif not self._off_ms:
+            self._off_ms = now_ms() + _OFF_MS
+            self._off_event = self.uplink.raise_event(kinds.OFF_DUTY)
+            self._haptic.play(NOT_PROTECTED)
+            trace.say("standby")
+        return why
+
+    def _stay(self) -> None:
+        """A hand on the badge: it does not fall asleep under it."""
+        if self._off_ms:
+            self._off_ms = 0
+            self._off_event = None
+            self.protection.state = UNKNOWN  # so that the wearer feels where they stand
+            trace.say("on_duty", "why=act")
+
+    def _fall_asleep(self, now: int) -> None:
+        event = self._off_event
+        known = event is None or event.settled
+        if (known and self._haptic.idle) or now >= self._off_ms:
+            self.recorder.end()
+            self._save_bonds()
+            self._retained.clear()
+            self._retained.write()
+            self.radio.stop()
+            self.sleep()
 
     def _hold(self) -> None:
         if self.alarms.audible:
@@ -212,7 +297,13 @@ class Badge:
     def _status(self) -> "tuple[bytes, bytes]":
         # the heap as it was after the last collection: what lies about as garbage is free too
         body = events.pack_status(
-            self._last_down, self.alarms.level, self.visits.visit.number, self.settings.version, self._heap_free
+            self._last_down,
+            self.alarms.level,
+            self.visits.visit.number,
+            self.settings.version,
+            self._heap_free,
+            self._refused,
+            self.uplink.group_tag,
         )
         return self.alarms.incident, body
 
@@ -334,11 +425,11 @@ class Badge:
         found = self.uplink.open_answer(data)
         if found is None:
             return
-        ident, level, age = found
+        ident, level, age, announced = found
         fresh = age is not None and 0 <= age <= ALARM_MS
         if fresh:
             self.alarms.contact_ms = now_ms()
-        self.alarms.answered(ident, level, fresh)
+        self.alarms.answered(ident, level, fresh, announced)
 
     def _obey(self, down: downlink.Down, age: "int | None", fresh: bool, newer: bool) -> None:
         kind = down.type
@@ -346,9 +437,9 @@ class Badge:
         if kind == downlink.RECEIPT:
             ident, incident, level, flags = downlink.unpack_receipt(body)
             if flags & downlink.BY_BEACON:
-                self.alarms.answered(ident, kinds.RECEIVED, fresh)
+                self.alarms.answered(ident, max(level, kinds.RECEIVED), fresh)
             else:
-                self.alarms.receipt(ident, fresh)
+                self.alarms.receipt(ident, level, fresh)
             self._state(incident, level, flags, fresh, newer)
         elif kind == downlink.PROOF or kind == downlink.STATE:
             incident, level, flags = downlink.unpack_state(body)
@@ -376,18 +467,19 @@ class Badge:
         returned = bool(flags & downlink.RETURNED)
         if returned and not newer:
             return  # an older message never lowers a level
-        self.alarms.proved(incident, level, fresh, returned)
+        self.alarms.proved(incident, level, fresh, returned, bool(flags & downlink.YOUNG))
 
     def _new_settings(self, body: bytes) -> None:
         if len(body) < 2:
             raise Malformed("settings")
         version = body[0] << 8 | body[1]
-        if version == self.settings.version:
+        if version == self.settings.version or version == self._refused:
             return
         try:
             self.settings.update(setting.check_all(json.loads(body[2:])))
         except (setting.BadSetting, ValueError) as error:
             trace.fault("settings", error)
+            self._refused = version  # said in every status, so that the station stops sending and shows it
             return
         self.settings.version = version
         self.keep_settings()
@@ -426,13 +518,26 @@ class Badge:
             self.uplink.pairing = False
             trace.say("pairing", "state=closed")
         if self.lanyard.pulled(now):
+            self._stay()
             self.alarms.open(kinds.LANYARD)
+        fall = self._fall
+        if fall is not None and fall.tick(now):
+            self._stay()
+            self.alarms.open(kinds.FALL)
+            fall.stop()
+        if now - self._noted_ms >= _NOTE_MS:
+            self._noted_ms = now
+            self._retained.note(
+                trace.faults(), self.radio.handler_faults, self.radio.restarts, now // 60000, self._heap_free
+            )
+        if self._off_ms:
+            self._fall_asleep(now)
         self.radio.listen(self.alarms.waits_for_answer(now) and not self.links.established())
         try:
             if not self.links.poll():
                 raise RadioFailed("disconnect")
-            if self.uplink.worn_out and not self.alarms.audible:
-                self.reset(0)
+            if self.uplink.worn_out and self.alarms.current is None:
+                self.reset(CAUSE_WORN_OUT)
             self.uplink.tick(now)
             if now - self._watched_ms >= _WATCH_MS:
                 self._watched_ms = now

@@ -59,6 +59,7 @@ class Track:
         self.made = 0  # packets so far: the next one's number
         self.floor = 0  # all below are stored by a hub
         self.live = 0  # the next one to be sent live; `made` once the capture is over
+        self.skip = False  # the hub waits for packets that are nowhere any more: tell it
         self.lead = False  # the oldest is to be sent before anything else
         self._progress = False
         self._todo: "list[list[int]]" = []  # [from, to) still to be sent in this session, ascending
@@ -98,7 +99,9 @@ class Track:
 
     def waits(self) -> bool:
         """Whether there is something to send."""
-        return self.lead or self.live < self.made or bool(self._repair) or self._lowest_unsent() < self.live
+        return (
+            self.skip or self.lead or self.live < self.made or bool(self._repair) or self._lowest_unsent() < self.live
+        )
 
     def _lowest_unsent(self) -> int:
         todo = self._todo
@@ -409,6 +412,9 @@ class Recorder:
                 return self._message(track, track.live - 1)
         for track in self._tracks:
             track.lead = False
+            if track.skip:
+                track.skip = False
+                return link.pack_audio(track.boot, track.number, track.floor, b"")
             number = track.next_late()
             while number is not None:
                 body = self._message(track, number)
@@ -427,8 +433,17 @@ class Recorder:
             if track.boot == boot and track.number == capture:
                 if track.acknowledged(following, beyond, now_ms()):
                     track.spool.release(track.floor)
+                self._pass_over(track, following)
                 self._forget_taken()
                 return
+
+    def _pass_over(self, track: Track, following: int) -> None:
+        """Packets that an earlier hub took are gone, though the file of before a reset still knows older ones. A hub
+        that came later must not wait for them."""
+        if track is not self._track and track.floor < track.made:
+            there = track.spool.following(track.floor)
+            track.floor = track.made if there is None else there
+        track.skip = following < track.floor
 
     def _forget_taken(self) -> None:
         for track in list(self._tracks):

@@ -52,8 +52,8 @@ class Battery:
             except (OSError, ValueError) as error:
                 trace.fault("battery", error)
 
-    def read(self) -> None:
-        """Read once."""
+    def read(self, tell: bool = True) -> None:
+        """Read once. `tell` False: say nothing yet of a level that is reached, the next reading does."""
         if self._adc is None:
             return
         try:
@@ -66,7 +66,7 @@ class Battery:
         self.percent = percent(self._mean_mv)
         if self.percent > self._told + _CLEARLY_FULLER:
             self._told = 101
-        for level in self.levels:
+        for level in self.levels if tell else ():
             if self.percent <= level < self._told:
                 self._told = level
                 trace.say("battery", "percent=%d level=%d" % (self.percent, level))

@@ -27,6 +27,8 @@ GESTURES = {
     "pair": ("side", ((8500, 0),)),
     "duress": ("side+sos", ((400, 200),)),
     "duress_cancel": ("side+sos", ((1500, 0),)),
+    "off_duty": ("side", ((6500, 0),)),
+    "on_duty": ("side", ((1500, 0),)),
     "side_press": ("side", (_TAP,)),
     "side_double": ("side", (_TAP, _TAP)),
     "side_hold": ("side", ((1500, 0),)),

@@ -3,6 +3,7 @@
     provision {"badge": 12, "root": "64 hex digits", "group_key": "32 hex digits", "settings": {...}}
     set {"visit_minutes": 30}
     state
+    standby
 
 Answers are trace lines: `@provisioned badge=12`, `@set version=3`, `@state {...}`, `@refused why=...`. Keys go in and
 never come out.
@@ -62,6 +63,7 @@ class Console:
         self.on_provision: "Callable[[Identity, dict[str, int | float | bool]], None]"
         self.on_set: "Callable[[dict[str, int | float | bool]], None]"
         self.on_state: "Callable[[], dict[str, Any]]"
+        self.on_standby: "Callable[[], str]"
         self._poll = select.poll()
         self._poll.register(sys.stdin, select.POLLIN)
         self._line = ""
@@ -77,6 +79,10 @@ class Console:
                 self.on_set(check_all(json.loads(rest)))
             elif word == "state":
                 trace.say("state", json.dumps(self.on_state()))
+            elif word == "standby":
+                why = self.on_standby()
+                if why:
+                    raise Refused(why)
             elif word:
                 raise Refused("no such command: " + word[:20])
         except (Refused, BadSetting) as error:

@@ -40,6 +40,7 @@ AMBER = "side_3"
 SELF_TEST = "side_4"
 HOLD = "side_hold"
 PAIR = "side_pair"
+OFF_DUTY = "side_off"
 DURESS_CHECK_IN = "duress_1"
 DURESS_HOLD = "duress_hold"
 
@@ -56,7 +57,7 @@ _SHORT_ACTS = (
 _LONG_ACTS = (
     (_SHORT_MAX_MS, _HOLD_MIN_MS, None, None),
     (_HOLD_MIN_MS, _HOLD_MAX_MS, HOLD, DURESS_HOLD),
-    (_HOLD_MAX_MS, _PAIR_MS, None, None),
+    (_HOLD_MAX_MS, _PAIR_MS, OFF_DUTY, None),  # who is made to switch it off squeezes, and it stays on
 )
 
 
@@ -111,6 +112,12 @@ class Recogniser:
         self._void = False  # the side button's present gesture means nothing
         self._waiting: "str | None" = None  # an act under duress, until the hidden button is let go
         self._paired = False
+
+    def began_pressed(self, at_ms: int) -> None:
+        """The hidden button is down, and was since `at_ms`: it woke the badge."""
+        button = self._sos
+        button._raw = button.down = True
+        button._raw_since = button.since = self._last_press = at_ms
 
     def feed(self, now_ms: int, sos_level: bool, side_level: bool) -> "str | None":
         """The act that is complete at `now_ms`, with the levels as they are (True: pressed)."""

@@ -54,6 +54,10 @@ class Queue:
             self._waiting[RANK.index(untrue)] = False
         self._waiting[RANK.index(name)] = True
 
+    def waits(self) -> bool:
+        """Whether any pattern waits."""
+        return True in self._waiting
+
     def take(self) -> "str | None":
         """The next one to play."""
         for i in range(len(RANK)):
@@ -69,6 +73,7 @@ class Haptic:
     def __init__(self, pin: int, frequency: int, duty: int) -> None:
         self._queue = Queue()
         self._event = asyncio.Event()
+        self._playing = False
         self._duty = duty
         self.broken = False
         self._pwm: "PWM | None" = None
@@ -85,6 +90,11 @@ class Haptic:
         """Queue a pattern of protocol.patterns."""
         self._queue.add(name)
         self._event.set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is played and nothing waits to be."""
+        return not self._playing and not self._queue.waits()
 
     def wake(self) -> None:
         """Let run() come round once."""
@@ -105,7 +115,9 @@ class Haptic:
             self._event.clear()
             name = self._queue.take()
             while name is not None:
+                self._playing = True
                 await self._play(name)
+                self._playing = False
                 alive()
                 name = self._queue.take()
             alive()

@@ -20,6 +20,8 @@ from time import sleep_ms
 import machine
 from micropython import const
 
+from protocol.patterns import PRESSED
+
 from . import retained as kept
 from . import store, trace
 from .app import TICK_MS, Badge
@@ -29,7 +31,7 @@ from .bonds import Bonds
 from .buttons import Buttons
 from .clock import now_ms
 from .console import Console
-from .gestures import Recogniser
+from .gestures import DURESS_HOLD, HOLD, PAIR, SOS, Recogniser
 from .haptic import Haptic
 from .lanyard import Lanyard
 from .links import Links
@@ -46,6 +48,7 @@ if False:  # for type checkers only: MicroPython has no typing module
 
 
 _BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
+_MAIN = const(9)  # in protocol.restart.TASKS
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
@@ -80,6 +83,7 @@ class Machine:
         self.console.on_provision = self.provision
         self.console.on_set = self.set
         self.console.on_state = self.state
+        self.console.on_standby = self.standby
         self.battery = Battery(board, self._low_battery)
         self._begin_anew = machine.reset  # looked up while there is memory
 
@@ -95,7 +99,7 @@ class Machine:
         boot = (counter & 0xFFFF).to_bytes(2, "big") + radio.random(4)
         links = Links(radio)
         recorder = Recorder(Microphone(self.board), self.store.folder)
-        self.battery.read()
+        self.battery.read(tell=False)  # there is nobody to tell it to yet
         gc.collect()
         self.badge = Badge(
             who,
@@ -110,9 +114,10 @@ class Machine:
             self.battery,
             Lanyard(self.board.LANYARD_N),
             boot,
-            self.board.MIC_GAIN_BITS,
+            self.board,
         )
         self.badge.reset = self.reset
+        self.badge.sleep = self.sleep
         self.badge.begin(machine.reset_cause())
         return links, recorder
 
@@ -146,7 +151,31 @@ class Machine:
             return self.badge.state()
         return {"badge": None, "provisioned": False, "heap": gc.mem_free()}
 
+    def standby(self) -> str:
+        """Go off duty; why not, else empty."""
+        return self.badge.standby() if self.badge is not None else "not provisioned"
+
     # --- the rest
+
+    def doze(self) -> "str | None":
+        """Woken from standby: sleep on unless the hand on the buttons wants something. What it wants."""
+        from .standby import doze
+
+        self.recogniser.hold_to_sos_ms = self.settings.ms("hold_to_sos")
+        act = doze(self.board, self.buttons, self.recogniser)
+        if act is None:
+            self.sleep()
+        if act == SOS:
+            self.retained.want()
+        trace.say("awake", "by=" + str(act))
+        return act
+
+    def sleep(self) -> None:
+        """Off duty. Does not come back: waking starts anew."""
+        from .standby import sleep
+
+        trace.say("asleep")
+        sleep(self.board)
 
     def reset(self, cause: int) -> None:
         """Begin anew; does not come back."""
@@ -175,6 +204,9 @@ async def run(board: "Any") -> None:
     """Run the badge for ever."""
     parts = Machine(board)
     gc.collect()
+    woken = None
+    if machine.reset_cause() == machine.DEEPSLEEP_RESET and not parts.retained.wanted:
+        woken = parts.doze()
     started = parts.start()
 
     def rouse() -> None:
@@ -189,11 +221,12 @@ async def run(board: "Any") -> None:
         if parts.badge is not None:
             parts.badge.shed()
 
-    def hopeless(task: str) -> None:
+    def hopeless(task: str, number: int) -> None:
         trace.say("hopeless", "task=" + task)
+        parts.retained.blame(number)
         parts.reset(kept.CAUSE_TASK)
 
-    supervisor = Supervisor(rouse, hopeless)
+    supervisor = Supervisor(rouse, hopeless, parts.retained.blame)
     supervisor.add("buttons", lambda alive: parts.buttons.run(parts.act, alive))
     supervisor.add("haptic", parts.haptic.run)
     supervisor.add("time", parts.keep_time)
@@ -204,6 +237,10 @@ async def run(board: "Any") -> None:
         supervisor.add("receive", links.receive)
         supervisor.add("send", links.send)
         supervisor.add("audio", recorder.run)
+    if woken in (HOLD, PAIR, DURESS_HOLD):
+        parts.haptic.play(PRESSED)
+    if woken == PAIR:
+        parts.act(PAIR)
     if parts.badge is not None:
         supervisor.on_heap = parts.badge.note_heap
     supervisor.on_no_memory = shed
@@ -221,5 +258,7 @@ def main(board: "str | None" = None) -> None:
         trace.fault("main", error)
         sys.print_exception(error)
         sleep_ms(_BREATH_MS)
-        Retained().set_cause(kept.CAUSE_TASK)
+        last = Retained()
+        last.blame(_MAIN)
+        last.set_cause(kept.CAUSE_TASK)
     machine.reset()

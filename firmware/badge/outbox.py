@@ -8,6 +8,7 @@ and each sending is a fresh proof of life. Nothing here does I/O.
 from micropython import const
 
 from protocol import kinds
+from protocol.events import AGE_MAX
 from protocol.ident import NONE
 
 _UNHELD_MS = const(1000)
@@ -37,6 +38,7 @@ class Pending:
         self.raised_ms = now_ms - age_ms
         self.held = False
         self.quiet = False  # no beacon need announce it any more
+        self.ageless = False  # power was lost since it happened: nobody knows when that was
         self.settled = False
         self.due_ms = now_ms
         self.priority = kinds.priority(shown)
@@ -46,7 +48,9 @@ class Pending:
         return (100 if self.kind in kinds.ALARMS and not self.quiet else 0) - self.priority
 
     def age_ms(self, now_ms: int) -> int:
-        """How long ago it happened."""
+        """How long ago it happened; events.AGE_MAX where nobody knows."""
+        if self.ageless:
+            return AGE_MAX
         return max(0, now_ms - self.raised_ms)
 
 

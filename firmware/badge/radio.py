@@ -108,6 +108,14 @@ class Radio:
         self.listening = False
         self.start()
 
+    def stop(self) -> None:
+        """Take it down: nothing is sent and nothing heard any more."""
+        try:
+            self._ble.gap_advertise(None)
+            self._ble.active(False)
+        except OSError as error:
+            trace.fault("radio", error)
+
     def watch(self) -> None:
         """Set the handler again, in case it was removed."""
         self._ble.irq(self._irq)

@@ -7,27 +7,31 @@ crc32, whose result is too large for a 32-bit small integer.
 
     0 magic 4 | 4 flags u8 | 5 kind u8 | 6 ident 8 | 14 incident 8 | 22 felt u8 | 23 level u8 | 24 age s u24 | 27 reason
     28 visit state u8 | 29 audio u8 | 30 visit number u32 | 34 ref 8 | 42 interval s u24 | 45 grace s u16
-    47 remaining s u24 | 50 beacon rotation u16 | 52 cause u8 | 53 zeros | 60 check u16
+    47 remaining s u24 | 50 beacon rotation u16 | 52 cause u8 | 53 SOS in standby u8 | 54 seconds to answer a fall u8
+    55 ident of the newest press 8 | 63 task u8 | 64 faults u8 | 65 handler faults u8 | 66 radio restarts u8
+    67 minutes up u16 | 69 free heap / 64 u16 | 71 zeros | 78 check u16
 """
 
 from machine import RTC
 from micropython import const
 
-_LENGTH = const(62)
-_MAGIC = b"TOC2"
-_CHECK_AT = const(60)
+_LENGTH = const(80)
+_MAGIC = b"TOC3"
+_CHECK_AT = const(78)
 
 # flags
 OPEN = 1  # an alarm is open
 SILENT = 2  # its wearer must not feel it
 RECEIPTED = 4  # the station has the event that opened it
 CAPTURING = 8  # the microphone was on
+PRESSED_AGAIN = 16  # the station does not have the newest press yet
 
 # causes of a reset that the firmware itself makes
 CAUSE_NONE = 0
 CAUSE_TASK = 1  # a task died and could not be restarted
 CAUSE_PROVISIONED = 2
 CAUSE_COMMAND = 3
+CAUSE_WORN_OUT = 4  # the beacons of the boot were used up
 
 _FLAGS = const(4)
 _KIND = const(5)
@@ -40,6 +44,13 @@ _REASON = const(27)
 _VISIT = const(28)
 _ROTATION = const(50)
 _CAUSE = const(52)
+_WANTED = const(53)
+_FALL = const(54)
+_PRESS = const(55)
+_TASK = const(63)
+_COUNTERS = const(64)
+_MINUTES = const(67)
+_HEAP = const(69)
 
 
 class Retained:
@@ -145,6 +156,62 @@ class Retained:
         self._buffer[_CAUSE] = cause
         self.write()
 
+    # --- the last words of a run
+
+    def note(self, faults: int, handler_faults: int, radio_restarts: int, minutes: int, heap: int) -> None:
+        """How the run stands, for the one after a reset; write() hands it over. Allocates nothing."""
+        buffer = self._buffer
+        buffer[_COUNTERS] = min(faults, 255)
+        buffer[_COUNTERS + 1] = min(handler_faults, 255)
+        buffer[_COUNTERS + 2] = min(radio_restarts, 255)
+        self._store(_MINUTES, 2, min(minutes, 0xFFFF))
+        self._store(_HEAP, 2, min(heap >> 6, 0xFFFF))
+
+    def blame(self, task: int) -> None:
+        """The task (1: the first that the supervisor got) that hangs, in case the watchdog bites; 0: none."""
+        if self._buffer[_TASK] != task:
+            self._buffer[_TASK] = task
+            self.write()
+
+    def last_words(self) -> "tuple[int, int, int, int, int, int]":
+        """task, faults, handler faults, radio restarts, minutes, free heap of the run before. Then they are gone."""
+        buffer = self._buffer
+        words = (
+            buffer[_TASK],
+            buffer[_COUNTERS],
+            buffer[_COUNTERS + 1],
+            buffer[_COUNTERS + 2],
+            self._number(_MINUTES, 2),
+            self._number(_HEAP, 2) << 6,
+        )
+        for at in range(_TASK, _HEAP + 2):
+            buffer[at] = 0
+        return words
+
+    # --- what was about to become an alarm
+
+    @property
+    def wanted(self) -> bool:
+        """An SOS was made in standby, and its alarm is not raised yet."""
+        return bool(self._buffer[_WANTED])
+
+    def want(self) -> None:
+        """The wearer wants help, and nothing is up yet to say so. Allocates nothing."""
+        self._buffer[_WANTED] = 1
+        self.write()
+
+    @property
+    def fall_s(self) -> int:
+        """Seconds that are left to answer the warning after a fall; 0: there is none."""
+        return self._buffer[_FALL]
+
+    def set_fall(self, seconds: int) -> None:
+        """The warning after a fall; hands it over."""
+        self._buffer[_FALL] = min(seconds, 255)
+        self.write()
+
+    # --- latching
+
     def latch(self, kind: int, boot: bytes, seq: int, silent: bool) -> None:
         """An alarm is raised: note it where a reset cannot reach it. Allocates nothing."""
         buffer = self._buffer
@@ -159,15 +226,36 @@ class Retained:
         buffer[_LEVEL] = 0
         buffer[_AGE] = buffer[_AGE + 1] = buffer[_AGE + 2] = 0
         buffer[_REASON] = 0
+        buffer[_WANTED] = 0
+        for i in range(8):
+            buffer[_PRESS + i] = 0
         self.write()
 
-    def restore_alarm(self, kind: int, ident: bytes, flags: int, felt: int) -> None:
+    def latch_press(self, boot: bytes, seq: int) -> None:
+        """The wearer pressed again in an open alarm. Allocates nothing."""
+        buffer = self._buffer
+        for i in range(6):
+            buffer[_PRESS + i] = boot[i]
+        buffer[_PRESS + 6] = seq >> 8
+        buffer[_PRESS + 7] = seq & 0xFF
+        buffer[_FLAGS] |= PRESSED_AGAIN | OPEN
+        buffer[_FLAGS] &= 0xFF ^ SILENT
+        buffer[_WANTED] = 0
+        self.write()
+
+    @property
+    def press(self) -> bytes:
+        """The event of the newest press, zeros if it is the one that opened the alarm."""
+        return bytes(self._buffer[_PRESS : _PRESS + 8])
+
+    def restore_alarm(self, kind: int, ident: bytes, incident: bytes, press: bytes, flags: int, felt: int) -> None:
         """Put an alarm here that was found in the journal on flash."""
         self._buffer[_FLAGS] = flags
         self._buffer[_KIND] = kind
         for i in range(8):
             self._buffer[_IDENT + i] = ident[i]
-            self._buffer[_INCIDENT + i] = ident[i]
+            self._buffer[_INCIDENT + i] = incident[i]
+            self._buffer[_PRESS + i] = press[i]
         self._buffer[_FELT] = felt
         self.write()
 

@@ -77,6 +77,13 @@ class Spool:
                 return sealed if len(sealed) == SEALED_LENGTH else None
         return None
 
+    def following(self, number: int) -> "int | None":
+        """The lowest packet here that is not below this one."""
+        for first, count, _ in self.runs:
+            if number < first + count:
+                return max(number, first)
+        return None
+
     def release(self, below: int) -> None:
         """Packets below this number are stored elsewhere. Removes the file when nothing is left in it."""
         had = bool(self.runs)

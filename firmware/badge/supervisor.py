@@ -29,8 +29,11 @@ _RESTARTS_MS = const(60000)
 class Task:
     """One subject's task."""
 
-    def __init__(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
+    def __init__(
+        self, name: str, number: int, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]"
+    ) -> None:
         self.name = name
+        self.number = number  # from 1, in the order in which they were given: protocol.restart names them
         self.start = start
         self.seen_ms = 0
         self.restarts: "list[int]" = []
@@ -41,11 +44,18 @@ class Task:
 
 
 class Supervisor:
-    """All tasks. `on_hopeless(task name)` is called when one cannot be kept running; it does not come back."""
+    """All tasks. `on_hopeless(name, number)` is called when one cannot be kept running; it does not come back.
+    `on_stuck(number)` hears every second which one has not come round, 0 for none."""
 
-    def __init__(self, rouse: "Callable[[], None]", on_hopeless: "Callable[[str], None]") -> None:
+    def __init__(
+        self,
+        rouse: "Callable[[], None]",
+        on_hopeless: "Callable[[str, int], None]",
+        on_stuck: "Callable[[int], None]",
+    ) -> None:
         self._rouse = rouse
         self._on_hopeless = on_hopeless
+        self._on_stuck = on_stuck
         self._tasks: "list[Task]" = []
         self._watchdog: "WDT | None" = None
         self.on_heap: "Callable[[int], None] | None" = None
@@ -54,7 +64,7 @@ class Supervisor:
 
     def add(self, name: str, start: "Callable[[Callable[[], None]], Coroutine[Any, Any, None]]") -> None:
         """A task; `start(alive)` gives its coroutine, again after an exception."""
-        self._tasks.append(Task(name, start))
+        self._tasks.append(Task(name, len(self._tasks) + 1, start))
 
     async def _keep(self, task: Task) -> None:
         while True:
@@ -74,7 +84,7 @@ class Supervisor:
             now = now_ms()
             task.restarts = [at for at in task.restarts if now - at < _RESTARTS_MS] + [now]
             if len(task.restarts) > _RESTARTS:
-                self._on_hopeless(task.name)
+                self._on_hopeless(task.name, task.number)
             await asyncio.sleep_ms(10)
 
     async def run(self) -> None:
@@ -88,9 +98,11 @@ class Supervisor:
             await asyncio.sleep_ms(_ROUSE_MS)
             self._rouse()
             now = now_ms()
-            stuck = [task.name for task in self._tasks if now - task.seen_ms > _LIMIT_MS]
+            stuck = [task for task in self._tasks if now - task.seen_ms > _LIMIT_MS]
+            # left where a reset does not reach it: the watchdog gives no time for last words
+            self._on_stuck(stuck[0].number if stuck else 0)
             if stuck:
-                trace.say("stuck", "tasks=" + ",".join(stuck))
+                trace.say("stuck", "tasks=" + ",".join([task.name for task in stuck]))
             else:
                 self._watchdog.feed()
             self.lowest_heap = min(self.lowest_heap, gc.mem_free())

@@ -28,7 +28,8 @@ _ROTATE_LEAST_MS = const(2000)
 _ROTATE_MOST_MS = const(8000)
 _STATUS_MS = const(5000)
 _STATUS_ALARM_MS = const(2000)
-_ROTATION_END = const(0xFFFF)
+_ROTATION_END = const(0xFFFF)  # in a boot; then a new one begins, or, while an alarm is open, they go round
+_ANNOUNCED = const(8)  # beacons that are remembered by what they announced: an answer is felt for 10 s
 
 
 class Uplink:
@@ -42,7 +43,11 @@ class Uplink:
         self.former_boot = b""  # of an alarm that a reset interrupted; its beacons still carry it
         self.outbox = Outbox()
         self.sent = Uplinks()
-        self.rotation = rotation
+        self.rotation = rotation & _ROTATION_END
+        self._made = 0  # beacons of this boot
+        # the event, by the beacon's number modulo the length; copied, so that no old identity stays in memory
+        self._announced = bytearray(8 * _ANNOUNCED)
+        self._announced_by = [-1] * _ANNOUNCED  # that number
         self.pairing = False
         self.hurried = False  # an alarm is open that its wearer may feel: a status every 2 s
         self.battery: "Callable[[], int]"
@@ -61,9 +66,14 @@ class Uplink:
         links.status_body = self._status_body
 
     @property
+    def group_tag(self) -> int:
+        """Which group key the badge has (protocol.beacon.Group.tag)."""
+        return self._group.tag
+
+    @property
     def worn_out(self) -> bool:
-        """The beacons of this boot are used up: a new boot must begin."""
-        return self.rotation >= _ROTATION_END
+        """The beacons of this boot are used up: a new boot should begin."""
+        return self._made >= _ROTATION_END
 
     def regroup(self, group_key: bytes) -> None:
         """The council has a new group key."""
@@ -167,7 +177,11 @@ class Uplink:
         else:
             seq = 0
             kind = shown = kinds.ENROL if self.pairing else kinds.STATUS
-        self.rotation = min(self.rotation + 1, _ROTATION_END)
+        self.rotation = (self.rotation + 1) & _ROTATION_END
+        self._made += 1
+        at = self.rotation % _ANNOUNCED
+        self._announced[8 * at : 8 * at + 8] = NONE if event is None else event.ident
+        self._announced_by[at] = self.rotation
         now = now_ms()
         data = beacon.seal_beacon(
             self._group, self._keys.beacon, self.badge, boot, seq, kind, shown, self.battery(), self.rotation
@@ -177,14 +191,17 @@ class Uplink:
         span = _ROTATE_MOST_MS - _ROTATE_LEAST_MS
         self._rotate_ms = now + _ROTATE_LEAST_MS + int.from_bytes(self._radio.random(2), "big") * span // 0xFFFF
 
-    def open_answer(self, data: bytes) -> "tuple[bytes, int, int | None] | None":
-        """A hub's broadcast for this badge: identity, level, and how old the beacon is that it answers."""
+    def open_answer(self, data: bytes) -> "tuple[bytes, int, int | None, bytes] | None":
+        """A hub's broadcast for this badge: identity, level, how old the beacon is that it answers, and which event
+        that one announced (zeros: none, or long ago)."""
         inside = beacon.parse_advertisement(data)
         found = inside and answer.open_answer(self._group, self._keys.answer, self.badge, self.boot, inside)
         if not found:
             return None
         ident, level, rotation = found
-        return ident, level, self.sent.age(downlink.BEACON | rotation, now_ms())
+        at = rotation % _ANNOUNCED
+        announced = bytes(self._announced[8 * at : 8 * at + 8]) if self._announced_by[at] == rotation else NONE
+        return ident, level, self.sent.age(downlink.BEACON | rotation, now_ms()), announced
 
     # --- time
 

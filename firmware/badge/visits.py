@@ -7,9 +7,10 @@ know of yet.
 
 from micropython import const
 
+from firmware.boards import draw
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
-from protocol.patterns import CHECK_IN_DUE
+from protocol.patterns import BATTERY_LOW, CHECK_IN_DUE
 from protocol.visit import IDLE, MISS, REMIND, Visit
 
 from . import trace
@@ -71,10 +72,14 @@ class Visits:
     # --- by gesture
 
     def start(self) -> None:
-        """Begin a visit of the usual length, and listen to what the wearer says of it."""
+        """Begin a visit of the usual length, and listen to what the wearer says of it. Felt as "charge the badge" and
+        not begun where the battery will not last: who believes in a timer that dies is worse off than without one."""
         now = now_ms()
         settings = self._settings
         interval = settings.ms("visit_minutes")
+        if not self._lasts(interval + settings.ms("grace_minutes")):
+            trace.say("refused", "why=battery percent=%d" % self._uplink.battery())
+            return
         seq = self._uplink.next_seq()
         ref = self._uplink.boot + seq.to_bytes(2, "big")
         agreed = settings.on("missed_check_in_audio")
@@ -83,6 +88,15 @@ class Visits:
         self._alarms.errand(event)
         self._note(event)
         self._save()
+
+    def _lasts(self, ms: int) -> bool:
+        """Whether the battery lasts so long; if not the wearer feels it, and the station hears of it."""
+        percent = self._uplink.battery()
+        if draw.minutes(percent) * 60000 >= ms:
+            return True
+        self._play(BATTERY_LOW)
+        self._uplink.raise_event(kinds.BATTERY, body=bytes((percent,)))
+        return False
 
     def amber(self) -> None:
         """A spoken note; a visit begins with it if none runs."""
@@ -107,8 +121,11 @@ class Visits:
         return True
 
     def extend(self) -> bool:
-        """More time. False where no visit runs, or it is overdue."""
-        if not self.visit.extend(now_ms(), self._settings.ms("extend_minutes")):
+        """More time. False where no visit runs, it is overdue, or the battery will not last."""
+        more = self._settings.ms("extend_minutes")
+        if self.active and not self._lasts(max(0, self.visit.due_ms - now_ms()) + more):
+            return False
+        if not self.visit.extend(now_ms(), more):
             return False
         self._alarms.errand(self._uplink.raise_event(kinds.EXTEND, body=self.body()))
         self._save()
@@ -174,6 +191,7 @@ class Visits:
         visit.start(now_ms(), max(0, remaining - late_ms), interval, grace, ref, visit_number, audio)
         self._save()
         if not known:
+            self._lasts(remaining)  # it runs all the same: that is the station's to decide, and the wearer's to know
             trace.say("visit", "state=armed number=%d" % visit_number)
             self._uplink.raise_event(kinds.VISIT_ARMED, body=self.body())
 

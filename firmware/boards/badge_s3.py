@@ -26,6 +26,7 @@ NAME = "badge_s3"
 SOS_N = 4
 SIDE_N = 2
 LANYARD_N = 5
+WAKE_MS = 300
 HAPTIC = 10
 HAPTIC_HZ = 20000
 HAPTIC_DUTY = 65535
@@ -39,6 +40,7 @@ MIC_SD = 13
 MIC_GAIN_BITS = (
     4  # -26 dBFS at 94 dB SPL: speech across a room (60 dB) lies at -60 dBFS; 24 dB lift it clear of 16 bits
 )
+ACCEL = 0x19
 ACCEL_INT = 6
 GAUGE_ALERT_N = 7
 I2C_ID = 0

@@ -8,6 +8,7 @@ NAME = "xiao_esp32s3"
 SOS_N = 2  # D1
 SIDE_N = 3  # D2
 LANYARD_N = None
+WAKE_MS = 300
 HAPTIC = 4  # D3
 HAPTIC_HZ = 20000
 HAPTIC_DUTY = 65535

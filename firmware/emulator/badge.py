@@ -28,9 +28,11 @@ from firmware.emulator.radio import Radio
 
 WATCHDOG_CHECK_S = 0.1
 BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
-FULL_MV, EMPTY_MV = 4150, 3300
-BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16}
+# a lithium cell under the badge's load: (mV, percent); between two rows it is linear
+CELL = ((4150, 100), (4000, 82), (3870, 62), (3780, 42), (3720, 27), (3660, 17), (3580, 9), (3450, 4), (3300, 0))
+BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16, "accelerometer": 32}
 PROVISION_S = 8.0
+ASLEEP_S = 6.0  # going off duty lets the station know first
 REFUSED_S = 0.5  # the firmware looks at its console every 100 ms
 # What is remembered of the firmware's trace lines: field -> name in GET /state
 _FACTS = {"heap": "heap_free", "free": "heap_free", "lowest": "heap_lowest", "badge": "badge", "boot": "boot"}
@@ -38,8 +40,13 @@ _CAUSES = {1: "power_on", 2: "hard", 3: "watchdog", 4: "deepsleep", 5: "soft"}
 
 
 def battery_millivolts(percent: float) -> int:
-    """The cell's voltage for a state of charge: a straight line is near enough where firmware reads it back."""
-    return round(EMPTY_MV + (FULL_MV - EMPTY_MV) * percent / 100)
+    """The cell's voltage for a state of charge."""
+    above_mv, above = CELL[0]
+    for mv, value in CELL[1:]:
+        if percent >= value:
+            return round(mv + (above_mv - mv) * (min(percent, above) - value) / (above - value))
+        above_mv, above = mv, value
+    return CELL[-1][0]
 
 
 class Badge:
@@ -56,11 +63,14 @@ class Badge:
         heap: int = LIMIT,
         broken: tuple[str, ...] = (),
         extra: dict[str, Path] | None = None,
+        ticks: int = 0,
     ) -> None:
+        """`ticks` is what ticks_ms() begins with; on a board 0, which takes twelve days to its wrap at 2^30."""
         self.name = name
         self.bus = Bus()
         self.folder = folder
         self._module = module
+        self._ticks = ticks
         self._limit = heap
         self.heap = Heap(heap, 0, 0)
         self._extra = extra
@@ -78,9 +88,11 @@ class Badge:
         self._again = asyncio.Event()
         self._running = asyncio.Event()
         self._cause = memory.POWER_ON
+        self._wake = 0  # machine.wake_reason()
         self._off_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asleep: tuple[int, int] | None = None  # deep sleep: mask and levels that wake
+        self._asleep: tuple[int, int, int] | None = None  # deep sleep: mask and levels that wake, those of ext0
+        self._sleeps = asyncio.Event()
         self.lanyard_attached = True
         self.percent = 100.0
         self.facts: dict[str, Any] = {}
@@ -89,6 +101,7 @@ class Badge:
         for pin in (pins.SOS_N, pins.SIDE_N, pins.CHARGING_N):
             self.board.set_pin(pin, 1)
         self.board.set_pin(pins.LANYARD_N, 0)
+        self.board.move(0)
         self.set_battery(100.0)
 
     # ------------------------------------------------------------------ life
@@ -130,7 +143,8 @@ class Badge:
 
     async def _boot(self) -> None:
         self._again.clear()
-        self.board.set_cause(self._cause)
+        self.board.set_cause(self._cause, self._wake)
+        self.board.start_ticks(time.monotonic_ns() // 1000 + int(BOOT_S * 1e6) - 1000 * self._ticks)
         self.board.stop_watchdog()
         if self._cause == memory.POWER_ON:
             self.board.lose_power(random.randbytes(memory.RTC_SIZE))
@@ -173,16 +187,18 @@ class Badge:
                     self.bus.emit("log", text="watchdog: not fed in time")
                     self._restart(memory.WATCHDOG)
                     return
-                if ended.done() and not said and self._asleep is None:
-                    said = True  # as at the REPL: nothing happens until a reset
+                if ended.done() and not said and self._child is not None:
+                    said = True  # by itself, and not because it sleeps; as at the REPL: nothing happens until a reset
                     self.bus.emit("state", state="stopped", status=ended.result())
         finally:
             ended.cancel()
 
-    def _restart(self, cause: int, off_s: float = 0.0) -> None:
+    def _restart(self, cause: int, off_s: float = 0.0, wake: int = 0) -> None:
         self._cause = cause
+        self._wake = wake
         self._off_s = off_s
         self._asleep = None
+        self._sleeps.clear()
         self._again.set()
 
     def _on_exit(self, body: bytes) -> None:
@@ -190,25 +206,29 @@ class Badge:
             self.bus.emit("log", text="machine.reset()")
             self._restart(memory.HARD_RESET)
         elif body[0] == 2:
-            mask, levels, time_ms = struct.unpack(">QQQ", body[1:25])
+            mask, levels, time_ms, ext0 = struct.unpack(">QQQQ", body[1:33])
             self.bus.emit("state", state="deep sleep")
             self._cause = memory.DEEPSLEEP
-            self._asleep = (mask, levels)
+            self._asleep = (mask, levels, ext0)
+            self._sleeps.set()
             self.board.stop_watchdog()
             task = asyncio.create_task(self._halt())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if time_ms:
                 loop = asyncio.get_running_loop()
-                self._timers[-1] = loop.call_later(time_ms / 1000, self._restart, memory.DEEPSLEEP)
+                self._timers[-1] = loop.call_later(
+                    time_ms / 1000, self._restart, memory.DEEPSLEEP, 0.0, memory.TIMER_WAKE
+                )
             self._maybe_wake()
 
     def _maybe_wake(self) -> None:
         if self._asleep:
-            mask, levels = self._asleep
+            mask, levels, ext0 = self._asleep
             for pin in range(49):
                 if mask >> pin & 1 and self.board.pin(pin) == levels >> pin & 1:
-                    self._restart(memory.DEEPSLEEP)
+                    wake = memory.EXT0_WAKE if ext0 >> pin & 1 else memory.EXT1_WAKE
+                    self._restart(memory.DEEPSLEEP, wake=wake)
                     return
 
     def _on_timer(self, body: bytes) -> None:
@@ -329,10 +349,19 @@ class Badge:
             self._set_pin(pins.CHARGING_N, 0 if on else 1)
         elif act == "lose_nvs":
             self.board.lose_nvs()
-        elif act == "wake" and self._asleep:
-            await self.hand.do(steps("press", {}))
-        elif act in ("standby", "wake", "fall"):
-            await self._ask(act, act, REFUSED_S)
+        elif act == "fall":
+            self.board.move(time.monotonic_ns() // 1000)
+            self.bus.emit("state", state="fallen")
+        elif act == "get_up":
+            self.board.move(0)
+            self.bus.emit("state", state="got up")
+        elif act == "standby":
+            await self._ask("standby", "standby", REFUSED_S)
+        elif act == "wake":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ASLEEP_S):
+                    await self._sleeps.wait()
+                await self.hand.do(steps("on_duty", {}))
         else:
             await self.hand.do(steps(act, request))
 

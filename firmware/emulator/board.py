@@ -24,6 +24,8 @@ UNIQUE_ID = 228
 RTC = 256
 RTC_SIZE = 4 + 2048
 RTC_MAGIC = 0x5A17
+TICKS = 2312
+MOTION = 2320
 RING = 4096
 RING_SAMPLES = 4096
 BOARD_SIZE = RING + 2 * RING_SAMPLES
@@ -31,6 +33,7 @@ FLASH_SIZE = 1 << 20
 NVS_SIZE = 0x6000
 
 POWER_ON, HARD_RESET, WATCHDOG, DEEPSLEEP, SOFT_RESET = 1, 2, 3, 4, 5
+EXT0_WAKE, EXT1_WAKE, TIMER_WAKE = 2, 3, 4
 
 
 def map_file(path: Path, size: int, fill: int = 0) -> mmap.mmap:
@@ -77,12 +80,20 @@ class Board:
         self.memory[CAUSE] = cause
         self.memory[WAKE] = wake
 
+    def start_ticks(self, at_us: int) -> None:
+        """From now on the firmware's ticks count from this instant of CLOCK_MONOTONIC, in microseconds."""
+        struct.pack_into("<Q", self.memory, TICKS, max(0, at_us))
+
+    def move(self, fell_us: int, up_us: int = 0) -> None:
+        """When the wearer fell and got up again (CLOCK_MONOTONIC, microseconds; 0: did not)."""
+        struct.pack_into("<QQ", self.memory, MOTION, fell_us, up_us)
+
     def set_unique_id(self, mac: bytes) -> None:
         """The chip's number."""
         self.memory[UNIQUE_ID : UNIQUE_ID + 6] = mac
 
     def break_parts(self, parts: int) -> None:
-        """Bits of the parts that do not work: 1 flash, 2 microphone, 4 motor, 8 bonds, 16 settings."""
+        """Bits of the parts that do not work: 1 flash, 2 microphone, 4 motor, 8 bonds, 16 settings, 32 fall sensor."""
         self.memory[BROKEN] = parts
 
     def watchdog_starved(self) -> bool:

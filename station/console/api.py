@@ -308,6 +308,13 @@ async def post_badge_act(request: Request) -> Response:
     return JSONResponse(answer) if answer else missing("badge")
 
 
+async def post_group_key(request: Request) -> Response:
+    """POST /api/group-key: a new one for beacons."""
+    await body_of(request)
+    who = principal_of(request).name
+    return JSONResponse(await working(request, lambda work: {"group_key": enrol.new_group_key(work, who)}))
+
+
 async def post_hub_act(request: Request) -> Response:
     """POST /api/hubs/{hub}/accept and /revoke."""
     given, who = await body_of(request), principal_of(request).name

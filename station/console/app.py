@@ -54,6 +54,7 @@ def build(station: Station) -> Starlette:
         Route("/api/badges", api.post_badge, methods=["POST"]),
         Route("/api/badges/{badge:int}/{act:str}", api.post_badge_act, methods=["POST"]),
         Route("/api/hubs", api.get_hubs),
+        Route("/api/group-key", api.post_group_key, methods=["POST"]),
         Route("/api/hubs/{hub}/{act:str}", api.post_hub_act, methods=["POST"]),
         Route("/api/tests", api.get_tests),
         Route("/api/supervision", api.get_supervision),

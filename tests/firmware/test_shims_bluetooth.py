@@ -34,6 +34,21 @@ def test_nothing_works_before_the_radio_is_on() -> None:
     run(story)
 
 
+def test_what_the_badge_cannot_see_is_not_there() -> None:
+    async def story() -> None:
+        lines = await output(
+            """
+            import bluetooth
+            ble = bluetooth.BLE()
+            print([name for name in ("l2cap_listen", "l2cap_connect", "gap_set_phy", "gap_set_data_length",
+                                     "gap_update_connection", "gatts_subscribers") if hasattr(ble, name)])
+            """
+        )
+        assert lines == ["[]"]
+
+    run(story)
+
+
 def test_an_exception_in_the_handler_removes_it_silently() -> None:
     async def story() -> None:
         async with bench() as b:

@@ -207,6 +207,22 @@ def test_a_capture_that_began_with_another_hub_is_acknowledged_from_its_lowest_p
     asyncio.run(play())
 
 
+def test_packets_that_are_nowhere_any_more_are_not_waited_for(tmp_path: Path) -> None:
+    async def play() -> None:
+        line, clock = Line(), Watch()
+        made = spool(tmp_path, line, clock)
+        for index in (0, 1, 150, 151):
+            made.received(1, BOOT, 1, index, b"x")
+        await rounds(made)
+        assert line.acks[-1] == (BOOT, 1, 2, 0)
+        made.skipped(1, BOOT, 1, 150)
+        await rounds(made)
+        assert line.acks[-1] == (BOOT, 1, 152, 0)
+        made.skipped(1, BOOT, 9, 150)  # of a capture that never came here
+
+    asyncio.run(play())
+
+
 def test_an_acknowledgement_that_was_lost_is_repeated_while_sound_comes(tmp_path: Path) -> None:
     async def play() -> None:
         line, clock = Line(), Watch()
@@ -223,15 +239,18 @@ def test_an_acknowledgement_that_was_lost_is_repeated_while_sound_comes(tmp_path
     asyncio.run(play())
 
 
-@given(st.lists(st.one_of(st.integers(0, 40), st.tuples(st.integers(0, 40), st.integers(0, 40)))))
-def test_ranges_are_a_set_of_numbers(changes: list[int | tuple[int, int]]) -> None:
+@given(st.lists(st.one_of(st.integers(0, 40), st.tuples(st.integers(0, 40), st.integers(0, 40), st.booleans()))))
+def test_ranges_are_a_set_of_numbers(changes: list[int | tuple[int, int, bool]]) -> None:
     ranges, model = Ranges(), set[int]()
     for change in changes:
         if isinstance(change, int):
             ranges.add(change)
             model.add(change)
+        elif change[2]:
+            ranges.fill(change[0], change[1])
+            model |= set(range(change[0], change[1]))
         else:
-            ranges.remove(*change)
+            ranges.remove(change[0], change[1])
             model -= set(range(change[0], change[1] + 1))
     assert list(ranges) == sorted(model)
     assert len(ranges) == len(model)

@@ -139,6 +139,7 @@ TARGETS = {
     "visit_body": (events.unpack_visit, (events.Malformed,)),
     "audio_body": (events.unpack_audio, (events.Malformed,)),
     "status_body": (events.unpack_status, (events.Malformed,)),
+    "booted_body": (events.unpack_booted, (events.Malformed,)),
     "duress_body": (events.unpack_duress, (events.Malformed,)),
     "state_body": (downlink.unpack_state, (events.Malformed,)),
     "receipt_body": (downlink.unpack_receipt, (events.Malformed,)),

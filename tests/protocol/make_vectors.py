@@ -81,7 +81,7 @@ def make() -> dict[str, object]:
         body = {
             kinds.CHECK_IN: visit,
             kinds.DURESS: events.pack_duress(kinds.CHECK_IN, visit),
-            kinds.STATUS: events.pack_status(70000, 2, 9, 1, 41000),
+            kinds.STATUS: events.pack_status(70000, 2, 9, 1, 41000, 3, 0x1234),
         }.get(kind, b"")
         event = events.Event(kind, IDENT, 1000 * number, 80, events.IN_VISIT, IDENT, body)
         sealed.append(

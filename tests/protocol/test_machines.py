@@ -260,6 +260,23 @@ class VisitMachine(RuleBasedStateMachine):
 TestVisit = VisitMachine.TestCase
 
 
+def test_every_press_is_answered_for_itself() -> None:
+    alarm = custody.Alarm(b"incident", 0)
+    assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
+    alarm.press_again(60000)
+    assert alarm.poll(67999) == (None, 68000)
+    assert alarm.poll(68000)[0] == patterns.NOT_DELIVERED
+    # it arrived, and somebody is there: the first is felt first, and the second on the next proof
+    assert alarm.received(kinds.CLAIMED, True) == patterns.STATION_HAS_IT
+    assert (alarm.level, alarm.wants_proof) == (kinds.CLAIMED, True)
+    assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
+    assert not alarm.wants_proof
+    alarm.press_again(90000)
+    assert alarm.received(kinds.RECEIVED, False) is None
+    assert alarm.wants_proof
+    assert alarm.proved(kinds.RECEIVED, True) == patterns.STATION_HAS_IT
+
+
 def test_reminders_come_at_five_and_one_minute_or_at_half_and_nine_tenths() -> None:
     assert visit.reminders(3600000) == (300000, 60000)
     assert visit.reminders(600000) == (300000, 60000)

@@ -169,6 +169,7 @@ def test_every_body_decoder_either_reads_or_says_malformed(body: bytes) -> None:
         events.unpack_visit,
         events.unpack_audio,
         events.unpack_status,
+        events.unpack_booted,
         events.unpack_duress,
         downlink.unpack_state,
         downlink.unpack_receipt,

@@ -49,10 +49,17 @@ class Badge:
         return events.seal_event(self.keys.events, self.number, self.boot, self.uplink, event)
 
     def status(
-        self, incident: bytes = NONE, level: int = 0, visit: int = 0, settings: int = 0, last_down: int = 0
+        self,
+        incident: bytes = NONE,
+        level: int = 0,
+        visit: int = 0,
+        settings: int = 0,
+        last_down: int = 0,
+        refused: int = 0,
+        group: int = 0,
     ) -> bytes:
         """A sealed STATUS."""
-        body = events.pack_status(last_down, level, visit, settings, 40_000)
+        body = events.pack_status(last_down, level, visit, settings, 40_000, refused, group)
         event = events.Event(kinds.STATUS, NONE, 0, self.battery, 0, incident, body)
         return self.seal(event)
 

@@ -121,7 +121,8 @@ class World:
 
     def states(self, hub: Hub, badge: Badge) -> list[tuple[bytes, int, int]]:
         """Incident, level, flags of every STATE that reached the badge."""
-        return [downlink.unpack_state(m.body) for m in self.told(hub, badge) if m.type == downlink.STATE]
+        states = [downlink.unpack_state(m.body) for m in self.told(hub, badge) if m.type == downlink.STATE]
+        return [(incident, level, flags & ~downlink.YOUNG) for incident, level, flags in states]
 
     def alarms(self, badge: Badge | None = None) -> list[dict[str, Any]]:
         """ALARMs in the order of their making."""

@@ -17,7 +17,8 @@ from station.model import BadgeEvent
 
 
 def _receipts(world: World, hub: Hub, badge: Badge) -> list[tuple[bytes, bytes, int, int]]:
-    return [downlink.unpack_receipt(m.body) for m in world.told(hub, badge) if m.type == downlink.RECEIPT]
+    found = [downlink.unpack_receipt(m.body) for m in world.told(hub, badge) if m.type == downlink.RECEIPT]
+    return [(ident, incident, level, flags & ~downlink.YOUNG) for ident, incident, level, flags in found]
 
 
 def test_an_sos_is_committed_and_its_receipt_says_so_to_hub_and_badge(world: World) -> None:
@@ -228,7 +229,7 @@ def test_a_status_repeats_the_custody_until_the_badge_shows_that_it_knows(world:
     for known in (kinds.HUB_HELD, kinds.RECEIVED):
         world.say(hub, hub.status(badge, badge.status(incident=sos.ident, level=known)), "status")
         proof = world.told(hub, badge)[-1]
-        assert downlink.unpack_state(proof.body) == (sos.ident, kinds.RECEIVED, 0)
+        assert downlink.unpack_state(proof.body) == (sos.ident, kinds.RECEIVED, downlink.YOUNG)
     (alarm,) = world.alarms()
     assert alarm["told"]["level"] == "received"
 

@@ -1,10 +1,17 @@
+# ruff: noqa: E402
 # What the board does before the application: mount the flash, then run it.
 
-import asyncio
+import sys
+
+_path = sys.path[:]
+sys.path[:] = [".frozen"]
+import asyncio  # with the interpreter's own time: its task queue is C code and knows no other period
+
+sys.path[:] = _path
+sys.modules.pop("time", None)
 import gc
 import io
 import os
-import sys
 
 import _emulator
 import flashbdev

@@ -6,10 +6,11 @@
 
 import _thread
 import socket
-import time
+import struct
 
 import micropython
 import uctypes
+import utime as time
 
 PINS = 0  # a level byte for each GPIO
 ADC = 64  # u16 millivolts for each GPIO
@@ -18,12 +19,15 @@ I2S = 208  # u64 samples written
 CAUSE = 224  # u8 reset cause, u8 wake reason
 RTC = 256  # u16 magic, u16 length, data
 RTC_SIZE = 2048
+TICKS = 2312  # u64 time at which ticks are 0, us
+MOTION = 2320  # u64 when the wearer fell, u64 when they got up again, us; 0: never
 RING = 4096  # samples, 16 bits
 RING_SAMPLES = 4096
 
 board = None  # shared memory (bytearray)
 flash = None
 handlers = {}
+zero = 0
 noisy = False  # the radio is on
 
 _HEAD = 3
@@ -39,9 +43,10 @@ _reply = None
 
 def start(port, board_at, board_size, flash_at, flash_size, scratch_at):
     # Called once by _boot.
-    global board, flash, _sock, _rx, _tx
+    global board, flash, zero, _sock, _rx, _tx
     board = uctypes.bytearray_at(board_at, board_size)
     flash = uctypes.bytearray_at(flash_at, flash_size)
+    zero = struct.unpack_from("<Q", board, TICKS)[0]
     _rx = memoryview(uctypes.bytearray_at(scratch_at + _RX, 1024))
     _tx = memoryview(uctypes.bytearray_at(scratch_at + _TX, 1024))
     if not port:

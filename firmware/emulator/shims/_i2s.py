@@ -58,7 +58,7 @@ class I2S:
     def readinto(self, buf):
         samples = len(buf) // (4 if self._wide else 2)
         if self._handler is None:
-            import time
+            import utime as time
 
             at = 0
             while at < samples:

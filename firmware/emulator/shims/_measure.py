@@ -14,10 +14,12 @@ def _used():
 def main():
     micropython.qstr_info()
     before = _used()
-    for name in ("bluetooth", "machine", "_analog", "_pwm", "_power", "_i2s", "_rtc", "esp32", "os"):
+    for name in ("bluetooth", "machine", "_analog", "_pwm", "_power", "_i2s", "_rtc", "_i2c", "esp32", "os", "time"):
         __import__(name)
     sys.modules["bluetooth"].BLE()
     print("@shims bytes=%d" % (_used() - before))
     micropython.qstr_info()
-    __import__("firmware.badge.main")
+    # loaded when they are wanted: on hardware their names are in flash like the others'
+    for name in ("main", "fall", "standby"):
+        __import__("firmware.badge." + name)
     micropython.qstr_info()

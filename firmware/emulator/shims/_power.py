@@ -1,9 +1,9 @@
 # The parts of machine and esp32 about resets, sleep and waking. Source: docs of the modules, 1.29.
 
 import struct
-import time
 
 import _emulator
+import utime as time
 from micropython import const
 
 PIN_WAKE = 2
@@ -32,13 +32,16 @@ def reset():
 def deepsleep(time_ms=0):
     mask = 0
     levels = 0
-    for way in _wake.values():
+    ext0 = 0
+    for name, way in _wake.items():
         if way:
+            if name == "ext0":
+                ext0 = 1 << way[0][0].id
             for pin in way[0]:
                 mask |= 1 << pin.id
                 if way[1]:
                     levels |= 1 << pin.id
-    _emulator.send(88, struct.pack(">BQQQ", _EXIT_DEEPSLEEP, mask, levels, time_ms))
+    _emulator.send(88, struct.pack(">BQQQQ", _EXIT_DEEPSLEEP, mask, levels, time_ms, ext0))
     _gone()
 
 

@@ -1,9 +1,9 @@
 # machine.PWM: the haptic motor. Every change goes to the companion with its time. Source: docs of the class, 1.29.
 
 import struct
-import time
 
 import _emulator
+import utime as time
 from micropython import const
 
 _EIO = const(5)

@@ -1,9 +1,9 @@
 # machine.RTC: retained memory. It survives watchdog and software resets; at power-on it holds anything.
 
 import struct
-import time
 
 import _emulator
+import utime as time
 from micropython import const
 
 _MAGIC = const(0x5A17)

@@ -2,10 +2,10 @@
 # The rest is in files of its own and comes when it is first asked for: on the board it costs no heap at all.
 
 import struct
-import time
 
 import _emulator
 import micropython
+import utime as time
 from micropython import const
 
 PWRON_RESET = 1
@@ -17,7 +17,7 @@ SOFT_RESET = 5
 _PINS = const(49)
 _QUEUE = const(8)  # what the port's scheduler holds
 _BUSY_US = const(10000)
-_LATER = {"I2S": "_i2s", "ADC": "_analog", "PWM": "_pwm", "RTC": "_rtc", "Timer": "_timer"}
+_LATER = {"I2S": "_i2s", "ADC": "_analog", "PWM": "_pwm", "RTC": "_rtc", "Timer": "_timer", "I2C": "_i2c"}
 
 
 def __getattr__(name):

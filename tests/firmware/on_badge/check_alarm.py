@@ -3,17 +3,9 @@
 import machine
 from protocol import answer, beacon, downlink, kinds, patterns
 
-from world import GROUP, ROOT, Microphone, Time, World
+from world import GROUP, ROOT, Microphone, Time, World, ready
 
 SOS, CHECK, HOLD = "sos", "side_1", "side_hold"
-
-
-def ready(**settings):
-    world = World(settings)
-    hub = world.connect()
-    world.run(1500)
-    world.haptic.felt.clear()
-    return world, hub
 
 
 def test_an_sos_leaves_by_connection_and_beacon_in_the_same_moment():
@@ -580,3 +572,6 @@ def test_the_broadcast_answer_is_felt_where_no_connection_succeeds():
     world.connect()
     world.run(2000)
     assert not world.ble.scanning
+
+
+# --- every press for itself

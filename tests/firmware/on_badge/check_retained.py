@@ -58,7 +58,7 @@ def test_updates_allocate_nothing_and_survive():
 def test_every_flipped_bit_is_noticed():
     garbage()
     Retained().latch(1, BOOT, 1, False)
-    for i in range(62):
+    for i in range(80):
         for bit in range(8):
             machine.retained[i] ^= 1 << bit
             assert not Retained().valid, (i, bit)

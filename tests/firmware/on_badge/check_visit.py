@@ -286,3 +286,71 @@ def test_settings_of_the_station_are_checked_kept_and_never_older():
         hub.say(downlink.SETTINGS, bad)
         world.run(100)
     assert world.settings.number("visit_minutes") == 45 and world.settings.version == 7
+
+
+# --- the battery
+
+
+def with_battery(percent, **settings):
+    world = World(settings)
+    world.badge.battery.percent = percent
+    hub = world.connect()
+    world.run(1500)
+    world.haptic.felt.clear()
+    return world, hub
+
+
+def test_a_visit_longer_than_the_battery_will_last_is_refused_and_felt():
+    world, hub = with_battery(20, visit_minutes=60)
+    world.badge.act("side_hold")
+    world.run(2000)
+    assert world.felt() == [patterns.BATTERY_LOW]
+    assert not world.badge.visits.active and not world.recorder.running
+    assert kinds.VISIT_START not in hub.kinds() and kinds.BATTERY in hub.kinds()
+    for percent, minutes in ((30, 60), (20, 30), (100, 480)):
+        world, hub = with_battery(percent, visit_minutes=minutes)
+        world.badge.act("side_hold")
+        world.run(2000)
+        assert world.badge.visits.active, percent
+        assert patterns.BATTERY_LOW not in world.felt()
+
+
+def test_more_time_than_the_battery_has_is_refused_and_the_visit_goes_on():
+    world, hub = with_battery(30, visit_minutes=60, extend_minutes=120)
+    world.badge.act("side_hold")
+    world.run(2000)
+    due = world.badge.visits.visit.due_ms
+    world.haptic.felt.clear()
+    world.badge.act("side_2")
+    world.run(2000)
+    assert world.felt() == [patterns.BATTERY_LOW]
+    assert world.badge.visits.visit.due_ms == due and world.badge.visits.active
+
+
+def test_a_planned_visit_runs_all_the_same_and_its_wearer_is_warned():
+    world, hub = with_battery(15, visit_minutes=60)
+    hub.say(downlink.VISIT, downlink.pack_visit(7, bytes(8), 7200000, 7200000, 60000))
+    world.run(2000)
+    assert world.badge.visits.active
+    assert patterns.BATTERY_LOW in world.felt()
+    assert kinds.VISIT_ARMED in hub.kinds()
+
+
+def test_both_levels_are_felt_and_said_once_each_also_right_after_the_start():
+    import machine
+    from firmware.badge.battery import Battery
+    from firmware.boards import emulator as board
+
+    told = []
+    battery = Battery(board, told.append)
+    machine.ADC.microvolts = 1830000  # 17 %
+    battery.read(tell=False)
+    assert told == []
+    battery.read()
+    battery.read()
+    assert told == [20]
+    machine.ADC.microvolts = 1790000  # 9 %
+    for _ in range(12):
+        battery.read()
+    assert told == [20, 10]
+    machine.ADC.microvolts = 2000000

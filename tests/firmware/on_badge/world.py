@@ -80,6 +80,9 @@ class Store:
     def remove(self, what):
         self.records.pop(what, None)
 
+    def identity(self):
+        return None
+
     def keep_settings(self, settings):
         self.write(stores.SETTINGS, bytes(settings.version))
 
@@ -87,6 +90,8 @@ class Store:
 class Haptic:
     def __init__(self):
         self.felt = []
+
+    idle = True
 
     def play(self, name):
         self.felt.append((Time.now, name))
@@ -109,6 +114,7 @@ class Hub:
         self.statuses = []
         self.sound = {}
         self.sound_order = []
+        self.skipped = {}
         self.gone = False
 
     def step(self):
@@ -140,8 +146,11 @@ class Hub:
                 self.say(downlink.PROOF, downlink.pack_state(incident, self.world.level, self.world.flags))
         elif kind == link.AUDIO:
             boot, capture, index, sealed = link.unpack_audio(body)
-            self.sound.setdefault((boot, capture), {})[index] = sealed
-            self.sound_order.append(index)
+            if sealed:
+                self.sound.setdefault((boot, capture), {})[index] = sealed
+                self.sound_order.append(index)
+            else:
+                self.skipped[(boot, capture)] = index
 
     def event(self, blob, shown):
         event = self.world.station_hears(blob)
@@ -160,7 +169,7 @@ class Hub:
     def acknowledge(self, boot, capture):
         packets = self.sound.get((boot, capture), {})
         following = min(packets) if packets else 0
-        while following in packets:
+        while following in packets or following < self.skipped.get((boot, capture), 0):
             following += 1
         beyond = 0
         for i in range(64):
@@ -182,16 +191,17 @@ class Hub:
 class World:
     """One badge. `boot()` starts it, again after `reset()` (retained memory stays) or `power_cut()`."""
 
-    def __init__(self, settings=None):
+    def __init__(self, settings=None, store=None):
+        """`store`: a real one, on a file system; None: records in memory."""
         self.settings = Settings(settings or {})
-        self.store = Store()
+        self.store = store or Store()
         self.hubs = {}
         self.number = 0
         self.echo = 0
         self.station_boot = b""
         self.incident = NONE
         self.level = kinds.RAISED
-        self.flags = 0
+        self.flags = downlink.YOUNG
         self.keys = BadgeKeys(ROOT)
         self.counter = 0
         self.beacons = []
@@ -208,23 +218,33 @@ class World:
         ble.reset()
         ble.room = 1000000
         self.ble = ble
-        self.counter += 1
-        radio = Radio(Bonds())
+        self.counter = self._next_boot()
+        bonds = self.store.read(stores.BONDS)
+        radio = Radio(Bonds(bonds))
         radio.start()
         self.links = Links(radio)
         self.haptic = Haptic()
         self.microphone = Microphone()
-        self.recorder = Recorder(self.microphone, None)
+        self.recorder = Recorder(self.microphone, self.store.folder)
         self.retained = Retained()
         boot = self.counter.to_bytes(2, "big") + os.urandom(4)
+        who = self.store.identity() or Identity(ME, ROOT, GROUP)
         self.badge = app.Badge(
-            Identity(ME, ROOT, GROUP), radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
-            self.recorder, self.settings, Battery(board, lambda level: None), Lanyard(board.LANYARD_N), boot, 0,
+            who, radio, self.links, Recogniser(), self.haptic, self.store, self.retained,
+            self.recorder, self.settings, Battery(board, lambda level: None), Lanyard(board.LANYARD_N), boot, board,
         )  # fmt: skip
         self.badge.reset = lambda cause: None
+        self.asleep = False
+        self.badge.sleep = self._sleep
         self.badge.begin(1)
         self.hubs = {}
         self.tick_at = Time.now
+
+    def _next_boot(self):
+        return self.counter + 1 if isinstance(self.store, Store) else self.store.next_boot()
+
+    def _sleep(self):
+        self.asleep = True
 
     def power_cut(self):
         for i in range(len(machine.retained)):
@@ -254,7 +274,8 @@ class World:
             self._drain()
             if Time.now >= self.tick_at:
                 self.tick_at = Time.now + 50
-                self.badge.tick(Time.now)
+                if not self.asleep:
+                    self.badge.tick(Time.now)
                 self.recorder.tick(Time.now)
             if each:
                 each()
@@ -312,7 +333,7 @@ class World:
         message = downlink.Down(kind, self.number, boot or self.station_boot, self.echo if echo is None else echo, body)
         return downlink.seal_down(self.keys.down, ME, os.urandom(13), message)
 
-    def says(self, level, flags=0):
+    def says(self, level, flags=downlink.YOUNG):
         """The custody of the open incident changes, and every hub brings the news."""
         self.level, self.flags = level, flags
         for hub in self.hubs.values():
@@ -324,3 +345,11 @@ class World:
 
 
 __all__ = ["Forged", "Malformed", "World"]
+
+
+def ready(**settings):
+    world = World(settings)
+    hub = world.connect()
+    world.run(1500)
+    world.haptic.felt.clear()
+    return world, hub

@@ -4,7 +4,7 @@ from time import ticks_ms
 
 pins = {}
 motor = []  # (ticks_ms, on)
-retained = bytearray(b"\xa5" * 64)  # garbage, as after power-on
+retained = bytearray(b"\xa5" * 96)  # garbage, as after power-on
 resets = []
 
 
@@ -37,6 +37,9 @@ class I2C:
 
     def __init__(self, id, scl=None, sda=None, freq=0):
         self.id = id
+
+    def readfrom_mem_into(self, address, register, buffer):
+        raise OSError(19)
 
     def writeto_mem(self, address, register, data):
         if I2C.failures:
