@@ -32,7 +32,7 @@ if False:  # for type checkers only: MicroPython has no typing module
     from .links import Peer
     from .microphone import Microphone
 
-_SPILL_AT = const(40)  # packets that wait before a batch goes to flash: a second's hiccup of the radio costs no wear
+_SPILL_AT = const(30)  # packets that wait before a batch goes to flash: most hiccups of the radio cost no wear
 _SPILL_RETRY_MS = const(2000)  # a flash that is full or broken is not asked at every turn
 _LIVE_BEHIND = const(20)  # a live packet older than half a second is no longer live: it follows with the rest
 _REPAIR_MS = const(250)  # between two repetitions of the same holes

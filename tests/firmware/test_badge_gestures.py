@@ -180,7 +180,9 @@ def test_one_press_of_the_side_button_means_one_thing_by_its_length(held: int) -
         assert acts == [gestures.HOLD]
     elif held >= 8050:
         assert acts == [gestures.PAIR]
-    elif 850 <= held <= 950 or 5050 <= held <= 7950:
+    elif 5050 <= held <= 7950:
+        assert acts == [gestures.OFF_DUTY]
+    elif 850 <= held <= 950:
         assert acts == []
 
 

@@ -307,7 +307,7 @@ def test_a_visit_longer_than_the_battery_will_last_is_refused_and_felt():
     assert world.felt() == [patterns.BATTERY_LOW]
     assert not world.badge.visits.active and not world.recorder.running
     assert kinds.VISIT_START not in hub.kinds() and kinds.BATTERY in hub.kinds()
-    for percent, minutes in ((30, 60), (20, 30), (100, 480)):
+    for percent, minutes in ((30, 60), (20, 30), (100, 400)):
         world, hub = with_battery(percent, visit_minutes=minutes)
         world.badge.act("side_hold")
         world.run(2000)
