@@ -177,7 +177,7 @@ class Badge:
         if act == gestures.SOS:
             self._sos()
         elif act == gestures.CHECK_IN:
-            visits.check_in()
+            self._check_in()
         elif act == gestures.EXTEND:
             visits.extend()
         elif act == gestures.AMBER:
@@ -199,6 +199,11 @@ class Badge:
                 # shown to the hub as a check-in: that is what a beacon can hide a duress behind
                 self._duress(kinds.CHECK_IN, visits.duress(ends=True))
 
+    def _check_in(self) -> None:
+        # without a visit too: a duress could not be told from a press that did nothing
+        if not self.visits.check_in():
+            self.alarms.errand(self.uplink.raise_event(kinds.CHECK_IN))
+
     def _sos(self) -> None:
         # whatever fails on the way (memory, most likely) must not cost the alarm: it is latched, and tried again
         try:
@@ -215,8 +220,7 @@ class Badge:
         """The wearer is asked after a fall: whether this act was the answer. It feels and looks like a check-in."""
         if act in (gestures.CHECK_IN, gestures.HOLD):
             fall.stop()
-            if not self.visits.check_in():
-                self.alarms.errand(self.uplink.raise_event(kinds.CHECK_IN))
+            self._check_in()
             return True
         if act in (gestures.DURESS_CHECK_IN, gestures.DURESS_HOLD):
             fall.stop()

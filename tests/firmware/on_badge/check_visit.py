@@ -71,13 +71,14 @@ def test_a_check_in_restarts_the_whole_interval_and_is_felt():
     assert state(world) == RUNNING
 
 
-def test_a_check_in_without_a_visit_does_nothing():
+def test_a_check_in_without_a_visit_is_told_and_more_time_does_nothing():
     world, hub = ready()
     world.badge.act(CHECK)
     world.badge.act(EXTEND)
     world.run(10000)
-    assert world.felt() == []
-    assert hub.kinds() == [kinds.BOOTED]
+    assert world.felt() == [patterns.CHECKED_IN]
+    assert hub.kinds() == [kinds.BOOTED, kinds.CHECK_IN]
+    assert not world.badge.visits.active
 
 
 def test_a_check_in_that_nobody_got_is_felt_as_not_delivered():
