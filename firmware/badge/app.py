@@ -200,8 +200,7 @@ class Badge:
                 self._duress(kinds.CHECK_IN, visits.duress(ends=True))
 
     def _check_in(self) -> None:
-        # without a visit too: a duress could not be told from a press that did nothing
-        if not self.visits.check_in():
+        if not self.visits.check_in():  # told without a visit too: its duress is, and would stand out
             self.alarms.errand(self.uplink.raise_event(kinds.CHECK_IN))
 
     def _sos(self) -> None:
