@@ -8,8 +8,9 @@ import struct
 import tempfile
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from firmware.emulator import build, launcher
 from firmware.emulator.board import POWER_ON, Board
@@ -41,11 +42,25 @@ def error(call, *args, **kwargs):
         return problem.errno
     return 0
 """
+# the number of the OSError that a call raises, 0 for none
+ERROR = """
+def error(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except OSError as problem:
+        return problem.errno
+    return 0
+"""
 WAIT = """
 import time
 def wait(ms=100):
     time.sleep_ms(ms)
 """
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Play a story to its end."""
+    asyncio.run(story())
 
 
 class Bench:

@@ -3,23 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-from shim_bench import bench, output
-
-ERROR = """
-def error(call, *args, **kwargs):
-    try:
-        call(*args, **kwargs)
-    except OSError as problem:
-        return problem.errno
-    return 0
-"""
-
-
-def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(story())
+from shim_bench import ERROR, bench, output, run
 
 
 def test_flash_clears_bits_and_only_erasing_sets_them() -> None:

@@ -6,26 +6,12 @@ import array
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-from shim_bench import WAIT, bench, output
+from shim_bench import ERROR, WAIT, bench, output, run
 
 from firmware.emulator.board import RTC_SIZE, WATCHDOG
 
 PIN = "from machine import Pin\nbutton = Pin(4, Pin.IN, Pin.PULL_UP)\n"
-ERROR = """
-def error(call, *args, **kwargs):
-    try:
-        call(*args, **kwargs)
-    except OSError as problem:
-        return problem.errno
-    return 0
-"""
-
-
-def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(story())
 
 
 def test_a_pin_interrupt_is_soft_sees_the_level_and_chooses_its_edge() -> None:
