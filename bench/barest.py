@@ -105,7 +105,8 @@ async def measure(air_port: int, broker_port: int, count: int) -> list[Trip]:
                 advertising_interval_min=ADVERTISING_MS,
                 advertising_interval_max=ADVERTISING_MS,
             )
-            await asyncio.wait_for(arrived.wait(), 10)
+            async with asyncio.timeout(10):
+                await arrived.wait()
             await badge.stop_advertising()
         await scanner.stop()
     finally:

@@ -99,7 +99,8 @@ async def _bare(chain: Pocket, count: int) -> list[float]:
     server = await asyncio.start_unix_server(serve, str(path))
     script = str(Path(__file__).with_name("hub_bare.py"))
     process = await asyncio.create_subprocess_exec(sys.executable, script, str(path), str(chain.broker_port), str(took))
-    await asyncio.wait_for(done.wait(), 60)
+    async with asyncio.timeout(60):
+        await done.wait()
     await process.wait()
     server.close()
     values: list[float] = json.loads(took.read_text())

@@ -84,7 +84,8 @@ class BadgeClient:
                 return False
             async with self._news:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), min(left, 0.5))
+                    async with asyncio.timeout(min(left, 0.5)):
+                        await self._news.wait()
 
     async def do(self, act: str, **arguments: Any) -> None:
         """Does one act of drill.md and returns when it is complete. Raises BadgeRefused."""

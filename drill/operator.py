@@ -238,7 +238,8 @@ class Operator:
                 raise NeverCame(f"waited until the end for an alarm {whose}to {step.do.replace('_', ' ')}")
             async with self._changed:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), min(left, 1.0))
+                    async with asyncio.timeout(min(left, 1.0)):
+                        await self._changed.wait()
 
     def _pick(self, step: OperatorStep) -> int | None:
         """The alarm that an operator would mean: of the badge named, else the top of the queue that fits the act."""

@@ -227,7 +227,8 @@ class Part:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(_ended(process), STOP_S)
+                async with asyncio.timeout(STOP_S):
+                    await _ended(process)
             except TimeoutError:
                 self.complain(self.name, f"did not stop within {STOP_S:g} s of SIGTERM")
             else:

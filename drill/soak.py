@@ -58,7 +58,8 @@ async def _one(file: Path, seed: int, keep: Path) -> tuple[int, str]:
     log = _opened(keep / "drill.log")
     process = await asyncio.create_subprocess_exec(*command("tocsin-drill"), *arguments, stderr=log, stdout=log)
     try:
-        status = await asyncio.wait_for(process.wait(), GIVE_UP_S)
+        async with asyncio.timeout(GIVE_UP_S):
+            status = await process.wait()
     except TimeoutError:
         process.terminate()
         await process.wait()

@@ -274,7 +274,8 @@ class Stage:
         operator = self.operators[name] = Operator(name, self.password, self.console, numbers, self.complain, self.tell)
         await operator.start()
         try:
-            await asyncio.wait_for(operator.watching.wait(), 20.0)
+            async with asyncio.timeout(20.0):
+                await operator.watching.wait()
         except TimeoutError:
             raise DidNotStart(f"the console of {name} receives nothing from {self.console}") from None
 

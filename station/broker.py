@@ -145,7 +145,8 @@ async def _serve_amqtt(port: int, ready: Callable[[str, int], None]) -> int:
     ready("amqtt", port)
     await stop.wait()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(broker.shutdown(), 2.0)
+        async with asyncio.timeout(2.0):
+            await broker.shutdown()
     return 0
 
 

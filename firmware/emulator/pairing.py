@@ -162,7 +162,8 @@ class Pairing:
         self._waiting[connection.handle] = future
         self._link.send("e", bytes((PASSKEY_ACTION,)) + struct.pack(">HBI", connection.handle, action, number))
         try:
-            return await asyncio.wait_for(future, PASSKEY_S)
+            async with asyncio.timeout(PASSKEY_S):
+                return await future
         except TimeoutError:
             return None
         finally:

@@ -81,7 +81,8 @@ class Panel:
         try:
             while True:
                 try:
-                    event = await asyncio.wait_for(queue.get(), KEEP_ALIVE_S)
+                    async with asyncio.timeout(KEEP_ALIVE_S):
+                        event = await queue.get()
                 except TimeoutError:
                     yield ": still here\n\n"
                     continue

@@ -373,7 +373,8 @@ class Radio:
         self._answers[token] = future
         self._link.send(kind, struct.pack(">H", token) + body)
         try:
-            return await asyncio.wait_for(future, ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                return await future
         except TimeoutError:
             return (att.ErrorCode.UNLIKELY_ERROR, b"")
         finally:

@@ -115,10 +115,12 @@ class Guest:
         assert self._process
         assert self._process.stdin
         self._orders += 1
-        done = self._waiting[self._orders] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting[self._orders] = done
         self._process.stdin.write(f"{self._orders} {order}\n".encode())
         try:
-            return await asyncio.wait_for(done, seconds)
+            async with asyncio.timeout(seconds):
+                return await done
         except TimeoutError:
             raise GuestFailed(f"{order!r} was not done within {seconds:g} s:\n" + "\n".join(self._last)) from None
 

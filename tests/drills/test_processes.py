@@ -184,7 +184,8 @@ class Echo:
 
 async def silent(reader: asyncio.StreamReader, seconds: float = 0.15) -> bool:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(reader.read(1), seconds)
+        async with asyncio.timeout(seconds):
+            await reader.read(1)
         return False
     return True
 
@@ -203,7 +204,8 @@ def test_a_network_that_is_down_is_silent_and_goes_on_where_it_stopped() -> None
         with contextlib.suppress(ConnectionResetError):
             assert await late_reader.read(1) == b""
         uplink.up()
-        assert await asyncio.wait_for(reader.readexactly(3), 2) == b"two"
+        async with asyncio.timeout(2):
+            assert await reader.readexactly(3) == b"two"
         writer.close()
         late_writer.close()
         await uplink.stop()

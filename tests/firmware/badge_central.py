@@ -114,7 +114,7 @@ class Central:
             self._wanted.put_nowait(address)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stop:  # Bumble itself waits in ways that can swallow a cancellation on Python 3.11
             address = await self._wanted.get()
             while not self._wanted.empty():
                 address = self._wanted.get_nowait()
@@ -141,7 +141,7 @@ class Central:
             self.link = HubLink(self.hub_id, self.badge, key, os.urandom, now, 244, self.enrol)
             await peer.subscribe(tx, self._on_value)
             self.link.start(now, True)
-            while not gone.is_set() and self.connect:
+            while not gone.is_set() and self.connect and not self._stop:
                 now = int(time.monotonic() * 1000)
                 chunks, deadline = self.link.poll(now)
                 for chunk in chunks:
@@ -151,7 +151,8 @@ class Central:
                 self.changed.clear()
                 wait = min(0.5, max(0.0, ((deadline or now) - now) / 1000))
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self.changed.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self.changed.wait()
         finally:
             self.link = None
             if not gone.is_set() and not self._stop:

@@ -62,8 +62,9 @@ class Stage:
         """The hub connects to what it hears, discovers and subscribes."""
         while not self.advertised.empty():
             self.advertised.get_nowait()
-        address = await asyncio.wait_for(self.advertised.get(), PATIENCE_S)
-        peer = Peer(await asyncio.wait_for(hub.connect(address), PATIENCE_S))
+        async with asyncio.timeout(PATIENCE_S):
+            address = await self.advertised.get()
+            peer = Peer(await hub.connect(address))
         await peer.request_mtu(247)
         await peer.discover_services()
         await peer.discover_characteristics()
@@ -73,8 +74,9 @@ class Stage:
 
     async def other_address(self, known: hci.Address) -> None:
         """Wait for an advertisement from another address."""
-        while await asyncio.wait_for(self.advertised.get(), PATIENCE_S) == known:
-            pass
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.advertised.get() == known:
+                pass
 
     async def event(self, true: Callable[[Event], bool], after: int = 0) -> Event:
         """The first event of which something is true."""
@@ -131,7 +133,8 @@ def test_what_a_hub_writes_comes_back_over_a_bad_air_in_order_and_complete() -> 
             for i in range(8):
                 began = time.monotonic()
                 await rx.write_value(bytes((i,)) * 200)
-                assert await asyncio.wait_for(notified.get(), PATIENCE_S) == bytes((i,)) * 200
+                async with asyncio.timeout(PATIENCE_S):
+                    assert await notified.get() == bytes((i,)) * 200
                 waits.append(time.monotonic() - began)
             # there and back are two connection events of 30 ms: everything else together is a few milliseconds
             assert sorted(waits)[len(waits) // 2] < 0.075
@@ -139,7 +142,8 @@ def test_what_a_hub_writes_comes_back_over_a_bad_air_in_order_and_complete() -> 
             s.air.changed()
             for i in range(60):
                 await rx.write_value(bytes((i,)) * 244)
-            got = [await asyncio.wait_for(notified.get(), PATIENCE_S) for _ in range(60)]
+            async with asyncio.timeout(PATIENCE_S):
+                got = [await notified.get() for _ in range(60)]
             assert got == [bytes((i,)) * 244 for i in range(60)]
             assert s.air.count["packets lost"]
 
@@ -154,7 +158,8 @@ def test_it_advertises_on_under_new_addresses_while_connected() -> None:
             first = next(iter(hub.connections.values())).peer_address
             await s.other_address(first)
             await rx.write_value(b"still here")
-            assert await asyncio.wait_for(notified.get(), PATIENCE_S) == b"still here"
+            async with asyncio.timeout(PATIENCE_S):
+                assert await notified.get() == b"still here"
 
     run(story)
 
@@ -188,7 +193,8 @@ def test_a_watchdog_reset_keeps_retained_memory_and_a_power_cut_does_not() -> No
             began = time.monotonic()
             await s.badge.do({"do": "reset"})
             second = await s.trace("booted", first["n"], cause="3", kept="1")
-            await asyncio.wait_for(gone.wait(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await gone.wait()
             assert 0.9 < time.monotonic() - began < 3  # the radio was gone without a word
             s.badge.console("reset")
             third = await s.trace("booted", second["n"], cause="2", kept="1")
@@ -233,7 +239,8 @@ def test_pairing_shows_the_passkey_and_the_application_keeps_the_bond() -> None:
             guarded = peer.get_characteristics_by_uuid(UUID.from_16_bits(0x2A3D))[0]
             with pytest.raises(Exception, match="INSUFFICIENT"):
                 await guarded.read_value()
-            await asyncio.wait_for(peer.connection.pair(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await peer.connection.pair()
             assert await guarded.read_value() == b"guarded"
             await s.trace("forgotten")  # an attempt to pair, by anybody, deletes what was there
             await s.trace("encrypted", on="1", authenticated="1", bonded="1")
@@ -247,7 +254,8 @@ def test_pairing_shows_the_passkey_and_the_application_keeps_the_bond() -> None:
                 str(again.connection.peer_address): keys
                 for keys in hub.keystore.all_keys.values()  # type: ignore[attr-defined]
             }
-            await asyncio.wait_for(again.connection.encrypt(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await again.connection.encrypt()
             await s.trace("encrypted", kept["n"], on="1")
 
     run(story)

@@ -313,7 +313,8 @@ class Pocket:
         """End a life, if it has not ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        await asyncio.wait_for(self.died.wait(), 10)
+        async with asyncio.timeout(10):
+            await self.died.wait()
         # what it had said before it died is heard
         await until(lambda: self._writer is None, 5, "the end of its radio")
 
@@ -356,7 +357,8 @@ class Pocket:
             task.cancel()
         with contextlib.suppress(ProcessLookupError, TimeoutError):
             os.kill(self.pid, signal.SIGTERM)
-            await asyncio.wait_for(self.died.wait(), 5)
+            async with asyncio.timeout(5):
+                await self.died.wait()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         if self._zygote is not None:
@@ -544,7 +546,8 @@ async def lives(chain: Pocket, plan: list[tuple[str, int]], chance: random.Rando
             if point and not chain.open and time.monotonic() - born > 0.4:
                 chain.open = True  # some points are only passed with a station
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(chain.died.wait(), 0.01)
+                async with asyncio.timeout(0.01):
+                    await chain.died.wait()
         if point and chain.died.is_set():
             fired[point] += 1
         chain.close_uplink()

@@ -130,7 +130,8 @@ def test_a_hub_without_radio_is_ready_for_systemd_feeds_its_watchdog_and_says_go
         assert "READY=1" in said
         assert any("no radio" in line and "no broker" in line for line in said)
         process.terminate()
-        await asyncio.wait_for(process.wait(), 5)
+        async with asyncio.timeout(5):
+            await process.wait()
         assert "STOPPING=1" in systemd.heard()
 
     asyncio.run(story())

@@ -287,7 +287,8 @@ async def _listen(
         url, origin=websockets.Origin(station.url), additional_headers=headers, proxy=None
     ) as socket:
         while len(live) < 16:
-            message = await asyncio.wait_for(socket.recv(), 10)
+            async with asyncio.timeout(10):
+                message = await socket.recv()
             if isinstance(message, str):
                 texts.append(json.loads(message))
                 continue

@@ -60,14 +60,16 @@ async def _hear(one: Running, two: Running, session: str, badge: Any, hub: Any, 
     headers = {"Cookie": f"tocsin_session={session}"}
     origin = websockets.Origin(two.url)
     async with websockets.connect(url, origin=origin, additional_headers=headers, proxy=None) as socket:
-        assert json.loads(await asyncio.wait_for(socket.recv(), 5))["type"] == "hello"
+        async with asyncio.timeout(5):
+            assert json.loads(await socket.recv())["type"] == "hello"
         body = events.pack_audio(1, kinds.SOS, 0, 0, 400)
         one.say(hub, hub.event(badge, badge.event(kinds.AUDIO_START, incident=incident, body=body)))
         for first in (0, 4):
             one.say(hub, hub.sound(badge, 1, badge.sound(1, first, 4)), "audio")
         numbers: list[int] = []
         while len(numbers) < 8:
-            message = await asyncio.wait_for(socket.recv(), 5)
+            async with asyncio.timeout(5):
+                message = await socket.recv()
             if isinstance(message, bytes):
                 assert message[1] == 1, "live"
                 numbers.append(int.from_bytes(message[8:12], "big"))
