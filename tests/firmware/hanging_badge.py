@@ -1,9 +1,7 @@
-# ruff: noqa: UP037
 """The badge as it is, but for its battery, which stops coming round a while after power-on: a task that hangs."""
 
-import asyncio
-
 import machine
+
 from firmware.badge.battery import Battery
 from firmware.badge.main import main
 

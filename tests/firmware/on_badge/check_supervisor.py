@@ -145,7 +145,7 @@ class Hung:
 
 
 def test_while_every_task_comes_round_the_watchdog_is_fed_every_second():
-    assert live(60000) == Over
+    assert live(60000) is Over
     gaps = [after - before for before, after in zip(Watchdog.fed, Watchdog.fed[1:])]
     assert len(gaps) >= 55 and max(gaps) <= 1500, (len(gaps), max(gaps))
     assert Retained().last_words()[0] == 0
@@ -158,12 +158,12 @@ def test_whichever_task_hangs_the_badge_is_reset_and_its_last_words_name_it():
         for after in (0, 20000):
             with Hung(owner, method, after):
                 begun = Time.now
-                assert live(60000) == Bitten, name
+                assert live(60000) is Bitten, name
             starved = Watchdog.fed[-1] - begun
             # once it had not come round for six seconds it was not fed any more, and not a second later
             assert after + 4000 <= starved <= after + 8500, (name, after, starved)
             badges.clear()
-            assert live(3000, WATCHDOG) == Over
+            assert live(3000, WATCHDOG) is Over
             reset, cause, task, _, _, _, minutes, heap = last_words()
             assert (reset, cause, task) == (WATCHDOG, 0, number), (name, task)
             assert after == 0 or heap > 0  # the counters of the run that hung are there too
@@ -193,7 +193,7 @@ def test_a_task_that_comes_round_again_in_time_costs_nothing():
             setattr(self.owner, self.name, slow)
 
     with Slow(Console, "run", 0):
-        assert live(40000) == Over
+        assert live(40000) is Over
     assert Retained().last_words()[0] == 0
 
 
@@ -212,14 +212,14 @@ def test_a_task_that_dies_is_started_again_and_one_that_keeps_dying_ends_in_a_re
 
     try:
         Battery.run = dies(3)
-        assert live(20000) == Over and len(deaths) == 3
+        assert live(20000) is Over and len(deaths) == 3
         deaths.clear()
         Battery.run = dies(1000)
-        assert live(20000) == SystemExit
+        assert live(20000) is SystemExit
         assert len(deaths) == 6
     finally:
         Battery.run = real
     badges.clear()
-    assert live(3000, 2) == Over
+    assert live(3000, 2) is Over
     reset, cause, task = last_words()[:3]
     assert (reset, cause, task) == (2, 1, 4)
