@@ -7,6 +7,7 @@ from world import Time, World, ready
 
 PAIR, SOS = "side_pair", "sos"
 SHOW = 3  # the badge displays, the other side types
+SET_SECRET = 30
 
 
 def stranger(world, connection):
@@ -79,3 +80,20 @@ def test_whoever_pairs_holds_up_neither_a_hub_nor_an_alarm():
     world.run(500)
     assert kinds.SOS in hub.kinds()
     assert world.felt()[:2] == [patterns.PRESSED, patterns.STATION_HAS_IT]
+
+
+def test_a_stranger_who_evicts_the_bond_takes_no_trust_with_it():
+    world, hub = ready()
+    world.badge.radio.bonds.put(1, b"peer", b"secret of the stack")
+    world.ble.handler(SET_SECRET, (1, b"peer", None))  # any attempt to pair deletes it, whoever makes it
+    assert world.badge.radio.bonds.get(1, 0, b"peer") is None
+    world.disconnect()
+    stranger(world, 2)
+    world.run(1000)
+    assert world.hubs[2].kinds() == []
+    hub = world.connect()
+    world.run(1000)
+    world.badge.act(SOS)
+    world.run(500)
+    assert kinds.SOS in hub.kinds() and patterns.STATION_HAS_IT in world.felt()
+    assert world.hubs.get(2) is None or world.hubs[2].kinds() == []
