@@ -97,21 +97,24 @@ def faults(page: str, run: dict[str, str | None], files: set[str], may_be_open: 
     return wrong
 
 
-def arguments(makefile: str, target: str) -> list[str]:
-    """With what a target of the Makefile calls pytest. Raises ValueError if it does not."""
-    recipe = re.search(rf"^{re.escape(target)}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    call = re.search(r"-m pytest (.*)", recipe.group(1)) if recipe else None
-    if call is None:
+def arguments(makefile: str, target: str) -> list[list[str]]:
+    """With what a target of the Makefile calls pytest, each time. Raises ValueError if it does not."""
+    text = makefile
+    for name, value in re.findall(r"^(\w+) *[?:]?= *(.*)$", makefile, re.MULTILINE):
+        text = text.replace(f"$({name})", value)
+    recipe = re.search(rf"^{re.escape(target)}:.*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    calls = re.findall(r"-m pytest ([^|;\n]*)", recipe.group(1)) if recipe else []
+    if not calls:
         raise ValueError(f"make {target} calls no pytest")
-    return shlex.split(call.group(1).replace("$(WORKERS)", "0"))
+    return [shlex.split(re.sub(r"(?<=-n )\d+", "0", call)) for call in calls]
 
 
 def collected() -> dict[str, str | None]:
     """Every test that the suites run, as pytest itself says."""
     makefile = (TOP / "Makefile").read_text(encoding="utf-8")
     found: dict[str, str | None] = {}
-    for target in SUITES:
-        command = [sys.executable, str(TOP / "tests" / "collect_only.py"), *arguments(makefile, target)]
+    for call in (call for target in SUITES for call in arguments(makefile, target)):
+        command = [sys.executable, str(TOP / "tests" / "collect_only.py"), *call]
         done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         found.update(json.loads(done.stdout))
@@ -186,13 +189,15 @@ def test_every_kind_of_fault_is_found(changed: str, says: str) -> None:
 
 def test_what_the_suites_run_is_read_from_the_makefile() -> None:
     makefile = (
-        "\n.PHONY: test\ntest: check\n\t@$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/bluez\n\nbench: x\n\t@y\n"
+        "WORKERS ?= 2\nPYTEST = $(BIN)/python -m pytest -x\n.PHONY: test\ntest: check\n"
+        "\t@$(PYTEST) -n $(WORKERS) --ignore tests/bluez || status=1; \\\n\t$(PYTEST) tests/y.py || status=1\n"
+        "\nbench: x\n\t@y\n"
     )
-    assert arguments(makefile, "test") == ["-n", "0", "--ignore", "tests/bluez"]
+    assert arguments(makefile, "test") == [["-x", "-n", "0", "--ignore", "tests/bluez"], ["-x", "tests/y.py"]]
     with pytest.raises(ValueError, match="make bench calls no pytest"):
         arguments(makefile, "bench")
     real = (TOP / "Makefile").read_text(encoding="utf-8")
-    assert "tests/bluez" in arguments(real, "test-bluez")
+    assert "tests/bluez" in arguments(real, "test-bluez")[0]
 
 
 def test_marks_and_skips_that_nothing_decides_are_seen_by_pytest_itself(tmp_path: Path) -> None:
