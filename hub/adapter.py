@@ -232,7 +232,7 @@ class Adapter:
     def unanswered_call(self, what: str) -> None:
         """`what` was asked of the Bluetooth service on a connection, and nothing came."""
         if self.bluez:
-            self._doubt(Trouble.STUCK, f"{what} has no answer")
+            self._doubt(Trouble.HUNG, f"{what} has no answer")
 
     def _came_to_nothing(self) -> None:
         """Nobody answered, or nothing passes: an adapter has been seen to connect and then to send nothing."""
@@ -311,10 +311,18 @@ class Adapter:
         """A scan while this lasts. bleak waits for ever for a bluetoothd that does not answer; TimeoutError here."""
         async with asyncio.timeout(SWITCH_S):
             await scanner.start()
+        hung = False
         try:
             yield
+        except (BleakError, BluezFailed) as problem:
+            hung = self._kind(problem) is Trouble.HUNG
+            raise
         finally:
-            if not self._gone:
+            if hung:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CALL_S):
+                        await scanner.stop()
+            elif not self._gone:
                 async with asyncio.timeout(SWITCH_S):
                     await scanner.stop()
 
@@ -403,7 +411,9 @@ class Adapter:
             return Trouble.SILENT
         if isinstance(problem, BluezFailed) and problem.no_service:
             return Trouble.NO_SERVICE
-        if isinstance(problem, TimeoutError) or (isinstance(problem, BluezFailed) and not problem.name):
+        if isinstance(problem, BluezFailed) and not problem.name:
+            return Trouble.HUNG
+        if isinstance(problem, TimeoutError):
             return Trouble.STUCK
         if "blocked" in str(problem).lower():
             return Trouble.ABSENT

@@ -33,7 +33,8 @@ class Trouble(enum.Enum):
     SILENT = "silent"  # scans, and hears nothing at all
     DEAF = "deaf"  # scans, and hears nothing of badges that are surely there
     UNANSWERED = "unanswered"  # no badge answers, or none is understood, though they are heard
-    STUCK = "stuck"  # a call has no answer, or a connection does not end
+    STUCK = "stuck"  # scanning neither starts nor stops, or a connection does not end
+    HUNG = "hung"  # bluetoothd answers nothing at all
 
 
 class Step(enum.IntEnum):
@@ -53,6 +54,7 @@ HIGHEST: dict[Trouble, Step] = {
     Trouble.SILENT: Step.POWER_CYCLE,  # there may be nothing to hear
     Trouble.UNANSWERED: Step.POWER_CYCLE,  # they may be at the edge of range
     Trouble.STUCK: Step.HAND_OVER,
+    Trouble.HUNG: Step.HAND_OVER,
 }
 # where a trouble begins that was tried again before it was called one
 FIRST: dict[Trouble, Step] = {Trouble.UNANSWERED: Step.DROP}
@@ -62,11 +64,12 @@ TIMES: dict[Step, int] = {Step.RETRY: 5, Step.DROP: 1, Step.POWER_CYCLE: 2, Step
 # s to wait after the first, second, ... step in a row; a restarted bluetoothd is back in one, a stick after two
 PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 # ms between two power cycles: often where something is surely wrong, seldom where it may be nothing
-CERTAIN = (Trouble.REFUSED, Trouble.STUCK, Trouble.DEAF, Trouble.NO_SERVICE)
+CERTAIN = (Trouble.REFUSED, Trouble.STUCK, Trouble.DEAF, Trouble.NO_SERVICE, Trouble.HUNG)
 CYCLE_CERTAIN_MS = 10_000
 CYCLE_DOUBTED_MS = 300_000
 BUSY_MS = 30_000  # that a session is spared
 HAND_OVER_MS = 30_000  # the least that a trouble has lasted: a restart takes the hub away for seconds
+HUNG_MS = 10_000  # and where nothing at all is answered: with it nothing is heard, and nothing else can help
 
 
 class Ladder:
@@ -89,11 +92,13 @@ class Ladder:
             self._since_ms = now_ms
         self.trouble = trouble
         self.steps += 1
+        lasted_ms = now_ms - self._since_ms
+        if trouble is Trouble.HUNG:  # every other rung is something to be asked of whom does not answer
+            return Step.HAND_OVER if alone and not busy and lasted_ms >= HUNG_MS else Step.RETRY
         step = self._step
         if self._taken >= TIMES[step] and step < Step.HAND_OVER:
             step = Step(step + 1)
         step = max(step, FIRST.get(trouble, Step.RETRY))
-        lasted_ms = now_ms - self._since_ms
         step = min(step, HIGHEST[trouble])
         if busy and (trouble not in CERTAIN or lasted_ms < BUSY_MS):
             step = min(step, Step.DROP)

@@ -33,6 +33,9 @@ class FakeBluez:
         self.world = world
 
     async def adapters(self) -> dict[str, bool]:
+        if self.world.mute:
+            await asyncio.sleep(CALL_S)
+            raise BluezFailed("GetManagedObjects: no answer")
         if self.world.service_gone:
             raise BluezFailed("GetManagedObjects", "org.freedesktop.DBus.Error.ServiceUnknown")
         return dict(self.world.present)
@@ -94,7 +97,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loop = Time()
         self.present = {"hci0": True}
-        self.service_gone = self.refuses = self.hangs = False
+        self.service_gone = self.refuses = self.hangs = self.mute = False
         self.log: list[tuple[str, str]] = []
         self.scans: list[float] = []
         self.scanning: FakeScanner | None = None
@@ -305,9 +308,15 @@ def test_a_bluez_that_does_not_answer_is_noticed(world: World) -> None:
 def test_a_bluez_that_stops_answering_is_noticed_while_scanning(world: World) -> None:
     async def story() -> None:
         await asyncio.sleep(1)
-        world.hangs = True
+        world.hangs = world.mute = True
         await asyncio.sleep(ASK_S + WAKE_S + CALL_S)
-        assert world.adapter.ladder.trouble is Trouble.STUCK
+        assert world.adapter.ladder.trouble is Trouble.HUNG
+        begun = world.loop.time()
+        await asyncio.wait({world.running}, timeout=60)
+        with pytest.raises(HandOver, match="no answer"):
+            await world.running
+        assert world.loop.time() - begun < 15
+        assert set(world.taken()) == {Step.RETRY, Step.HAND_OVER}
 
     world.play(story)
 
@@ -329,7 +338,7 @@ def test_a_write_that_hangs_ends_in_time_and_makes_the_adapter_doubted(world: Wo
                 await call
             assert world.loop.time() - begun == pytest.approx(CALL_S, abs=0.1)
             await asyncio.sleep(0.1)
-            assert world.adapter.ladder.trouble is Trouble.STUCK
+            assert world.adapter.ladder.trouble is Trouble.HUNG
 
     world.play(story)
 

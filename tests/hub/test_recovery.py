@@ -16,6 +16,7 @@ from hub.recovery import (
     FIRST,
     HAND_OVER_MS,
     HIGHEST,
+    HUNG_MS,
     PAUSE_S,
     TIMES,
     Ladder,
@@ -78,6 +79,12 @@ def test_with_another_adapter_that_works_the_hub_does_not_end() -> None:
     assert max(steps) is Step.POWER_CYCLE
 
 
+def test_a_bluetoothd_that_answers_nothing_is_asked_for_nothing_else() -> None:
+    steps = climb(Ladder(), Trouble.HUNG, 1000, HUNG_MS + 2000)
+    assert steps == [*[Step.RETRY] * (HUNG_MS // 1000), Step.HAND_OVER, Step.HAND_OVER]
+    assert set(climb(Ladder(), Trouble.HUNG, 1000, 600_000, busy=True)) == {Step.RETRY}
+
+
 def test_what_works_again_begins_at_the_bottom() -> None:
     ladder = Ladder()
     climb(ladder, Trouble.REFUSED, 1000, 5000)
@@ -96,6 +103,9 @@ def test_whatever_comes_a_step_is_one_rung_higher_at_most(story: list[tuple[Trou
     for trouble, wait_ms, busy, alone in story:
         now += wait_ms
         step = ladder.climb(trouble, now, busy, alone)
+        if trouble is Trouble.HUNG:
+            assert step in (Step.RETRY, Step.HAND_OVER)
+            continue
         assert step <= min(HIGHEST[trouble], max(before + 1, FIRST.get(trouble, Step.RETRY)))
         assert not (step is Step.HAND_OVER and (busy or not alone))
         if step is Step.POWER_CYCLE:
