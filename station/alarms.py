@@ -175,9 +175,9 @@ def _store(work: Work, alarm: Alarm, visit: Visit | None) -> None:
 
 
 def _know(work: Work, alarm: Alarm, incident: bytes) -> None:
-    row = work.db.get(AlarmIncident, (alarm.badge, incident))
+    row = work.find(AlarmIncident, alarm.badge, incident)
     if row is None:
-        work.db.add(AlarmIncident(badge=alarm.badge, ident=incident, alarm_id=alarm.id))
+        work.add(AlarmIncident(badge=alarm.badge, ident=incident, alarm_id=alarm.id))
     else:
         row.alarm_id = alarm.id
     # one that has ended stays with the alarm that it was heard in

@@ -111,7 +111,7 @@ def take_second_path(work: Work, hub: Hub, up: relay.Up) -> None:
     """A hub told an alarm by text message, because it had no receipt. Raises Malformed for a payload that is none."""
     number, ident, flags, asked, sent, waited = relay.unpack_second_path(up.payload)
     at = work.now - up.held_ms / 1000
-    event = work.db.get(BadgeEvent, (number, ident))
+    event = work.find(BadgeEvent, number, ident)
     alarm = work.alarm(event.alarm_id) if event is not None and event.alarm_id is not None else None
     text = f"hub {hub.name or hub.id}: {sent} of {asked} agreed numbers, after {waited / 1000:.0f} s without an answer"
     if flags & relay.BY_BEACON_ONLY:
@@ -131,16 +131,16 @@ def take_second_path(work: Work, hub: Hub, up: relay.Up) -> None:
 
 def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:
     """The event of this identity: the one that just came, or the one that was known. Raises Malformed."""
-    known = work.db.get(Identity, (badge.number, arrived.ident))
-    event = work.db.get(BadgeEvent, (badge.number, arrived.ident))
+    known = work.find(Identity, badge.number, arrived.ident)
+    event = work.find(BadgeEvent, badge.number, arrived.ident)
     if known is not None and (known.sealed or not sealed):
         work.count("duplicate")
         # purged: its identity is all that is left, and enough to answer
         return event if event is not None else arrived
     _check(arrived)
     if known is None:
-        work.db.add(Identity(badge=badge.number, ident=arrived.ident, received_at=work.now, sealed=sealed))
-        work.db.add(arrived)
+        work.add(Identity(badge=badge.number, ident=arrived.ident, received_at=work.now, sealed=sealed))
+        work.add(arrived)
         event = arrived
     else:
         known.sealed = True
@@ -150,9 +150,7 @@ def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool)
         event.incident, event.body, event.flags = arrived.incident, arrived.body, arrived.flags
         event.battery, event.kind = arrived.battery, arrived.kind
         event.raised_at, event.uncertain = arrived.raised_at, arrived.uncertain
-    work.db.flush()
     _apply(work, badge, hub, event, first=known is None)
-    work.db.flush()
     return event
 
 
@@ -231,12 +229,10 @@ def _sight(
     work: Work, event: BadgeEvent, hub: Hub, via: str, rssi: int | None, up: relay.Up, facts: dict[str, Any]
 ) -> None:
     """Keep what this hub knows of the event: each one's first facts."""
-    if work.db.get(Sighting, (event.badge, event.ident, hub.id, via)) is not None:
+    if work.find(Sighting, event.badge, event.ident, hub.id, via) is not None:
         return
     place = place_of(facts, work.now - up.held_ms / 1000) or hub.place
-    work.db.add(
-        Sighting(badge=event.badge, ident=event.ident, hub=hub.id, via=via, at=work.now, rssi=rssi, place=place)
-    )
+    work.add(Sighting(badge=event.badge, ident=event.ident, hub=hub.id, via=via, at=work.now, rssi=rssi, place=place))
     alarm = work.alarm(event.alarm_id) if event.alarm_id is not None else None
     if alarm is not None:
         work.alarm_changed(alarm, "signal")
@@ -256,7 +252,7 @@ def _receipt(
     if alarm is None:
         alarm = downlinks.find_alarm(work, badge.number, incident)
     incident, level, flags = downlinks.state_of(alarm, incident, work.now)
-    known = work.db.get(Identity, (badge.number, event.ident))
+    known = work.find(Identity, badge.number, event.ident)
     if form == relay.BEACON and not (known is not None and known.sealed):
         flags |= downlink.BY_BEACON
     body = downlink.pack_receipt(event.ident, incident, level, flags)
