@@ -128,7 +128,8 @@ def _sealed_signal(work: Work, alarm: Alarm) -> bool:
     found = work.db.scalar(
         select(Identity.sealed)
         .join(BadgeEvent, (BadgeEvent.badge == Identity.badge) & (BadgeEvent.ident == Identity.ident))
-        .where(BadgeEvent.alarm_id == alarm.id, Identity.sealed.is_(True))
+        # a cancel is no signal: it may be the first of its incident whose envelope comes
+        .where(BadgeEvent.alarm_id == alarm.id, BadgeEvent.kind.in_(kinds.ALARMS), Identity.sealed.is_(True))
         .limit(1)
     )
     return bool(found)

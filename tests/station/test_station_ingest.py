@@ -1,11 +1,12 @@
 """Ingest: every event once, in any order, by any hub, and answered every time."""
 
+import itertools
 import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from station_parts import NONE, Badge, Hub
 from station_world import World
 
@@ -13,7 +14,8 @@ from protocol import downlink, events, ident, kinds, relay
 from protocol.answer import open_answer
 from protocol.beacon import Group
 from station import alarms
-from station.model import BadgeEvent
+from station.ingest.dispatch import take
+from station.model import Alarm, BadgeEvent
 
 
 def _receipts(world: World, hub: Hub, badge: Badge) -> list[tuple[bytes, bytes, int, int]]:
@@ -302,6 +304,22 @@ def test_one_incident_is_one_alarm_in_any_order_with_any_repetition(shared_world
     assert alarm["cancelled_at"] is not None
     kinds_seen = sorted(s["kind"] for s in alarm["signals"])
     assert kinds_seen == ["cancel", "lanyard", "sos"]
+
+
+def test_a_cancel_whose_envelope_comes_before_that_of_its_sos_makes_no_second_alarm(world: World) -> None:
+    hub = world.hub()
+    for rest in itertools.permutations((0, 1, 2, 4)):
+        order = (3, 5, *rest)  # the beacons of lanyard and cancel first, then everything else in any order
+        badge = world.badge()
+        story = _story(badge)
+        messages = []
+        for how, event in (story[index] for index in order):
+            messages.append(
+                (hub.topic("event"), hub.event(badge, event) if how == "event" else hub.beacon(badge, event))
+            )
+        take(world.core, messages)
+        with world.core.read() as db:
+            assert db.scalar(select(func.count()).where(Alarm.badge == badge.number)) == 1, order
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
