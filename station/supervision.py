@@ -15,6 +15,7 @@ OFF_DUTY = "off_duty"  # a badge said that it goes to sleep: its silence is no l
 RESTARTED = "restarted"  # and nobody had wanted it to
 RESTARTED_SHOWN = 86400.0  # seconds
 REFUSED = "settings_refused"
+NOT_READY = "not_ready"  # a self-test found something at its hub by which an alarm might not get through
 AWAKE_AFTER = 6.0  # seconds that a badge goes on talking after it said that it goes to sleep
 _RECOVERED = 5  # percent above the threshold before an entry ends, so that a tired battery does not flicker
 
