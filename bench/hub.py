@@ -182,7 +182,7 @@ async def _drain(light: bool) -> Figures:
         async with pocket(Path(folder), 2) as chain:
             first, other = chain.badges
             counting = LightStation(chain) if light else None
-            chain.close_uplink()
+            chain.gate.close()
             while len(first.raised) < DRAINED:
                 for _ in range(40):
                     first.raise_event(kinds.BATTERY)
@@ -195,7 +195,7 @@ async def _drain(light: bool) -> Figures:
                 return (other.number, name) in counting.events if counting else chain.has(other, name)
 
             before = there()
-            chain.open = True
+            chain.gate.open = True
             opened = time.monotonic()
             await _arrived(there, before + 1)
             reached = time.monotonic()
