@@ -29,12 +29,13 @@ class Keyring:
         """
         known: dict[int, tuple[int, BadgeKeys] | None] = db.info.setdefault("keys in force", {})
         if badge not in known:
-            row = db.scalar(
-                select(BadgeKey)
-                .where(BadgeKey.badge == badge, BadgeKey.revoked_at.is_(None))
-                .order_by(BadgeKey.id.desc())
-                .limit(1)
-            )
+            with db.no_autoflush:  # store_root() and revoke() have written theirs
+                row = db.scalar(
+                    select(BadgeKey)
+                    .where(BadgeKey.badge == badge, BadgeKey.revoked_at.is_(None))
+                    .order_by(BadgeKey.id.desc())
+                    .limit(1)
+                )
             known[badge] = (row.id, self._open(row)) if row else None
         return known[badge]
 

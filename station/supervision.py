@@ -42,8 +42,9 @@ def settle(work: Work, what: str, state: str) -> None:
 def _find(work: Work, what: str, state: str) -> Supervision | None:
     # every uplink asks for several states of the same device: one look for all of them
     if what not in work.troubles:
-        rows = work.db.scalars(select(Supervision).where(Supervision.what == what, Supervision.until.is_(None)))
-        work.troubles[what] = {row.state: row for row in rows}
+        with work.db.no_autoflush:  # none of this device is waiting to be written: it would be known here
+            rows = work.db.scalars(select(Supervision).where(Supervision.what == what, Supervision.until.is_(None)))
+            work.troubles[what] = {row.state: row for row in rows}
     return work.troubles[what].get(state)
 
 

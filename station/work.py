@@ -126,7 +126,8 @@ class Work:
     def find(self, model: type[Row], *key: Any) -> Row | None:
         """A row, or None; that there is none is remembered too, until add()."""
         if (model, key) not in self._found:
-            self._found[model, key] = self.db.get(model, key)
+            with self.db.no_autoflush:  # what is not written yet is known by add()
+                self._found[model, key] = self.db.get(model, key)
         return cast(Row | None, self._found[model, key])
 
     def add(self, row: Base) -> None:
