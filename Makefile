@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
-# two at a time, in order, drills last: they spend most of their time waiting, and more would make each other late
+# tests compute: as many at a time as most machines have cores; drills, which come last, mostly wait
 WORKERS ?= 2
+DRILLS ?= 3
+PYTEST = $(BIN)/python -m pytest --dist load --maxschedchunk 1
 PACKAGES := protocol hub station drill firmware/emulator firmware/tools firmware/boards
 
 .PHONY: help
@@ -57,7 +59,10 @@ demo: $(RUNTIME)
 
 .PHONY: test
 test: check
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist load --maxschedchunk 1 --ignore tests/bluez
+	@status=0; \
+	$(PYTEST) -n $(WORKERS) --ignore tests/bluez --ignore tests/drills/test_drills.py || status=1; \
+	$(PYTEST) -n $(DRILLS) tests/drills/test_drills.py || status=1; \
+	exit $$status
 
 # alone and in order: one guest with the Linux Bluetooth stack, which should not wait for other tests
 .PHONY: test-bluez

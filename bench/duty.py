@@ -6,6 +6,7 @@ The duty runs in real time, because Bluetooth, hub and station around the badge 
 
 import asyncio
 import time
+from statistics import median
 from typing import Any
 
 from bench import chain
@@ -13,7 +14,8 @@ from drill.badge import BadgeClient
 
 ALARMS = 10
 # The badge says how much is free after a collection once a minute. Something may be on its way just then, a message or
-# a packet, and what looks like an address on the stack keeps what lies there: the better of a few is what stays taken.
+# a packet, and what looks like an address on the stack keeps what lies there, a block of 32 bytes
+# or two: the middle of a few counts.
 REPORT_S = 75.0
 REPORTS = 3
 
@@ -32,12 +34,12 @@ async def measure(minutes: float) -> dict[str, Any]:
         took = (time.monotonic() - began) / 60
     return {
         "unit": "bytes free after a collection, of a 64-bit heap of 160 KiB that stands for 80 KB on the badge",
-        "after_one_alarm": max(free[0]),
-        "after_ten_alarms": max(free[1]),
+        "after_one_alarm": median(free[0]),
+        "after_ten_alarms": median(free[1]),
         "reports": {"after_one_alarm": free[0], "after_ten_alarms": free[1]},
         "minutes_of_duty": round(took, 1),
         "target": "not lower than after one alarm, after an hour (python -m bench --only badge_memory --duty 60)",
-        "met": max(free[1]) >= max(free[0]),
+        "met": median(free[1]) >= median(free[0]),
     }
 
 

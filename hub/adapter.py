@@ -229,6 +229,11 @@ class Adapter:
         if not ended and self.bluez:
             self._doubt(Trouble.STUCK, "a connection does not end")
 
+    def unanswered_call(self, what: str) -> None:
+        """`what` was asked of the Bluetooth service on a connection, and nothing came."""
+        if self.bluez:
+            self._doubt(Trouble.STUCK, f"{what} has no answer")
+
     def _came_to_nothing(self) -> None:
         """Nobody answered, or nothing passes: an adapter has been seen to connect and then to send nothing."""
         self._unanswered += 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from bleak import BleakClient
@@ -12,6 +13,7 @@ from bleak.backends.characteristic import BleakGATTCharacteristic
 from bleak.backends.device import BLEDevice
 from bleak.exc import BleakError
 
+from hub.bluez import CALL_S
 from protocol import link
 
 if TYPE_CHECKING:
@@ -98,12 +100,24 @@ class Connection:
             notified(bytes(value))
 
         # BlueZ's other way (AcquireNotify) loses what comes before the socket is read; elsewhere this is ignored
-        await self.client.start_notify(link.TX, callback, bluez={"use_start_notify": True})
+        async with self._answered_in_time("a subscription"):
+            await self.client.start_notify(link.TX, callback, bluez={"use_start_notify": True})
 
     async def write(self, value: bytes) -> None:
-        """Write one value, without response: what is said is acknowledged above."""
+        """Write one value, without response: what is said is acknowledged above. Raises BleakError, TimeoutError."""
         assert self._rx is not None
-        await self.client.write_gatt_char(self._rx, value, response=False)
+        async with self._answered_in_time("a write"):
+            await self.client.write_gatt_char(self._rx, value, response=False)
+
+    @contextlib.asynccontextmanager
+    async def _answered_in_time(self, what: str) -> AsyncIterator[None]:
+        """bleak waits for ever for a bluetoothd that hangs: a session would stand, and prove that all is well."""
+        try:
+            async with asyncio.timeout(CALL_S):
+                yield
+        except TimeoutError:
+            self._adapter.unanswered_call(what)
+            raise TimeoutError(f"{what} has no answer") from None
 
     async def hang_up(self) -> None:
         """End the connection, whatever state it is in; never raises."""

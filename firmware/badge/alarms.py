@@ -124,7 +124,7 @@ class Alarms:
             self._uplink.hurried = True
             self._save()
         self._play(PRESSED)
-        self._listen(kinds.SOS)
+        self.listen(kinds.SOS)
 
     def _press_again(self, alarm: Alarm) -> None:
         """A press in an open alarm is an event of its own, with custody of its own: the station may have closed what
@@ -192,10 +192,11 @@ class Alarms:
             self._said("raised", event)
             self._journal_ms = now_ms() + 300  # after `pressed` was felt: a flash that erases stops everything
         if listen:
-            self._listen(kind)
+            self.listen(kind)
         return event
 
-    def _listen(self, reason: int) -> None:
+    def listen(self, reason: int) -> None:
+        """Let the station hear the room, because of an act of the wearer or an agreed missed check-in."""
         # whatever goes wrong here (memory, most likely) must not cost the alarm; tick() tries again
         self._unheard = reason
         try:
@@ -259,6 +260,8 @@ class Alarms:
                 if pattern:
                     self._play(pattern)
         event = self._uplink.outbox.find(ident)
+        if event is not None and event.shown == kinds.CHECK_IN and level >= kinds.RECEIVED:
+            event.quiet = True  # nobody waits for more of it, duress or not
         if event is not None and event.kind == kinds.SOS and event.incident == self.incident:
             ident = self.incident  # by beacon the station cannot know which incident a further press belongs to
         self.proved(ident, level, fresh, False)
@@ -283,7 +286,7 @@ class Alarms:
         felt = alarm.proved(level, fresh and now_ms() >= self._calm_ms, returned)
         if self._confirm_audio and fresh and young and kinds.RECEIVED <= alarm.level < kinds.CLOSED:
             self._confirm_audio = False
-            self._listen(self.kind)
+            self.listen(self.kind)
         self._feel(felt, before)
 
     def _close(self) -> None:
@@ -402,7 +405,7 @@ class Alarms:
             self._confirm_audio = False  # whether it was agreed is not known any more
             again = False
         if again:
-            self._listen(reason or kind)
+            self.listen(reason or kind)
         trace.say("resumed", "kind=%s ident=%s felt=%d" % (kinds.name(kind), incident.hex(), felt))
         return True
 
@@ -416,7 +419,7 @@ class Alarms:
             if pattern:
                 self._play(pattern)
             if self._unheard and now - self._saved_ms >= _SAVE_MS:
-                self._listen(self._unheard)
+                self.listen(self._unheard)
             if alarm.wants_proof and now - self._asked_ms >= _ASK_MS:
                 self._asked_ms = now
                 self._uplink.ask()

@@ -184,20 +184,14 @@ class Badge:
             visits.amber()
         elif act == gestures.SELF_TEST:
             alarms.errand(self.uplink.raise_event(kinds.TEST), test=True)
-        elif act == gestures.HOLD:
-            self._hold()
+        elif act == gestures.HOLD or act == gestures.DURESS_HOLD:
+            self._hold(act == gestures.DURESS_HOLD)
         elif act == gestures.PAIR:
             self._open_window()
         elif act == gestures.OFF_DUTY:
             self.standby()
         elif act == gestures.DURESS_CHECK_IN:
-            self._duress(kinds.CHECK_IN, visits.duress(ends=False))
-        elif act == gestures.DURESS_HOLD:
-            if alarms.audible:
-                self._duress(kinds.CANCEL, events.pack_duress(kinds.CANCEL, b""))
-            else:
-                # shown to the hub as a check-in: that is what a beacon can hide a duress behind
-                self._duress(kinds.CHECK_IN, visits.duress(ends=True))
+            self._duress(kinds.CHECK_IN, visits.duress())
 
     def _check_in(self) -> None:
         if not self.visits.check_in():  # told without a visit too: its duress is, and would stand out
@@ -223,7 +217,7 @@ class Badge:
             return True
         if act in (gestures.DURESS_CHECK_IN, gestures.DURESS_HOLD):
             fall.stop()
-            self._duress(kinds.CHECK_IN, self.visits.duress(ends=False))
+            self._duress(kinds.CHECK_IN, self.visits.duress())
             return True
         if act == gestures.SOS:
             fall.stop()
@@ -268,14 +262,13 @@ class Badge:
             self.radio.stop()
             self.sleep()
 
-    def _hold(self) -> None:
-        if self.alarms.audible:
-            event = self.uplink.raise_event(kinds.CANCEL, incident=self.alarms.incident)
-            self.alarms.errand(event)
-        elif self.visits.active:
-            self.visits.end()
+    def _hold(self, duress: bool) -> None:
+        if not self.alarms.audible:
+            self.visits.hold(duress)
+        elif duress:
+            self._duress(kinds.CANCEL, events.pack_duress(kinds.CANCEL, b""))
         else:
-            self.visits.start()
+            self.alarms.errand(self.uplink.raise_event(kinds.CANCEL, incident=self.alarms.incident))
 
     def _duress(self, shown: int, body: bytes) -> None:
         self.alarms.errand(self.alarms.open(kinds.DURESS, shown, body))

@@ -71,6 +71,25 @@ class Visits:
 
     # --- by gesture
 
+    def hold(self, duress: bool) -> None:
+        """The one gesture that begins a visit or ends the one that runs. A check-in that names the act goes before
+        it: by beacon, a duress can hide behind nothing else, and so it stands in that check-in's place, and all that
+        follows is felt, timed and sent by the very same act."""
+        alarms = self._alarms
+        act = kinds.VISIT_END if self.active else kinds.VISIT_START
+        if duress:
+            alarms.open(kinds.DURESS, kinds.CHECK_IN, events.pack_duress(act, self.body()), listen=False)
+        else:
+            self._uplink.raise_event(kinds.CHECK_IN, body=bytes((act,)))
+        try:
+            if act == kinds.VISIT_END:
+                self.end()
+            else:
+                self.start()
+        finally:
+            if duress:
+                alarms.listen(kinds.DURESS)
+
     def start(self) -> None:
         """Begin a visit of the usual length, and listen to what the wearer says of it. Felt as "charge the badge" and
         not begun where the battery will not last: who believes in a timer that dies is worse off than without one."""
@@ -139,14 +158,10 @@ class Visits:
         self._alarms.errand(self._uplink.raise_event(kinds.VISIT_END, body=body))
         return True
 
-    def duress(self, ends: bool) -> bytes:
-        """Do what the imitated act would do to the timer; the body of the event that tells the station."""
+    def duress(self) -> bytes:
+        """Do what a check-in would do to the timer; the body of the event that tells the station."""
         if not self.active:
             return events.pack_duress(kinds.CHECK_IN, b"")
-        if ends:
-            body = events.pack_duress(kinds.VISIT_END, self.body())
-            self._finish()
-            return body
         self.visit.check_in(now_ms())
         self._save()
         return events.pack_duress(kinds.CHECK_IN, self.body())

@@ -170,8 +170,13 @@ def _check(event: BadgeEvent) -> None:
         events.unpack_duress(event.body)
     elif event.kind == kinds.BOOTED and event.body:
         events.unpack_booted(event.body)
-    elif event.kind in _VISIT_KINDS and event.body:
+    elif event.kind in _VISIT_KINDS and event.body and not _goes_before(event):
         events.unpack_visit(event.body)
+
+
+def _goes_before(event: BadgeEvent) -> bool:
+    """A check-in that only goes before the start or end of a visit, so that a duress can stand in its place."""
+    return event.kind == kinds.CHECK_IN and event.body in (bytes((kinds.VISIT_START,)), bytes((kinds.VISIT_END,)))
 
 
 def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -> None:
@@ -188,7 +193,7 @@ def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -
         alarms.cancel(work, badge, event)
     elif kind in _VISIT_KINDS:
         # what a beacon already did for the current visit is not done again by the envelope
-        if first or kind == kinds.VISIT_START:
+        if (first or kind == kinds.VISIT_START) and not _goes_before(event):
             visits.from_badge(work, badge, event, kind, event.body)
     elif kind == kinds.ENROL:
         enrol.enrolled(work, badge, hub)

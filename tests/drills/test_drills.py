@@ -74,6 +74,15 @@ def deadline_was_kept(report: dict[str, Any], _folder: Path) -> None:
     assert visit["overdue_at"] == pytest.approx(alarm["pressed_at"], abs=1.5)
 
 
+def silence_at_the_start_was_noticed(report: dict[str, Any], _folder: Path) -> None:
+    (visit,) = report["visits"]
+    said = [entry["at"] for entry in report["supervision"] if entry["state"] == "not_protected"]
+    # fifteen seconds after the start the operators know
+    assert said
+    assert said[0] == pytest.approx(visit["started_at"] + 15.0, abs=2.5)
+    assert visit["overdue_at"] == pytest.approx(visit["due_at"] + 3.0, abs=1.5)
+
+
 def both_tests_are_known(report: dict[str, Any], _folder: Path) -> None:
     assert [test["passed"] for test in report["tests"]] == [True, False]
     assert max(test["seconds"] for test in report["tests"]) <= 10
@@ -91,6 +100,7 @@ ALSO = {
     "check_in": visit_was_kept,
     "missed_check_in": deadline_was_kept,
     "self_test": both_tests_are_known,
+    "silent_at_start": silence_at_the_start_was_noticed,
     "console_dies": second_claim_followed,
 }
 

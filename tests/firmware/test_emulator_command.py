@@ -188,3 +188,24 @@ def test_the_card_can_be_pressed_in_a_browser_by_pointer_and_by_keyboard(chromiu
         assert badge.get("/state")["lanyard"] is False
         browser.close()
         assert not problems
+
+
+def test_the_badge_goes_off_duty_and_on_again_by_the_panel(chromium: str) -> None:
+    with emulated() as badge, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(badge.url)
+        page.locator("#log", has_text="@unprovisioned").wait_for()
+        keys = {"badge": 12, "root": "11" * 32, "group_key": "22" * 16}
+        assert badge.post("/provision", keys)[0] == 200
+        page.locator("#log", has_text="@booted").wait_for()
+        page.get_by_role("button", name="Go on duty again").click()
+        page.locator("#note", has_text="The badge is on duty.").wait_for()
+        page.get_by_role("button", name="Go off duty").click()
+        page.locator("#radio", has_text="off duty, asleep").wait_for(timeout=30000)
+        assert badge.get("/state")["asleep"] is True
+        page.get_by_role("button", name="Go on duty again").click()
+        page.locator("#log", has_text="@awake by=side_hold").wait_for(timeout=30000)
+        page.locator("#radio", has_text="no hub connected").wait_for(timeout=30000)
+        assert badge.get("/state")["asleep"] is False
+        browser.close()

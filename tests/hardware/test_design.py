@@ -148,7 +148,7 @@ def test_the_crystal_lies_beside_the_chip() -> None:
 
 
 def test_the_antenna_is_clear_of_board_card_and_screws() -> None:
-    from hardware.board_shape import HOLES
+    from hardware.board_shape import HOLES, from_board
 
     x, y, turn = PARTS["U1"].board
     assert turn == 180
@@ -157,7 +157,7 @@ def test_the_antenna_is_clear_of_board_card_and_screws() -> None:
     for hx, hy, _ in HOLES:
         assert math.dist((hx, hy), (max(x - 7.7, min(hx, x + 7.7)), max(begins, min(hy, begins + 5)))) > 15
     pytest.importorskip("build123d", reason="packages are missing: pip install -c constraints.txt -e '.[hardware]'")
-    from hardware.enclosure import SCREWS, Case, from_board
+    from hardware.enclosure import SCREWS, Case
 
     assert Case().card_bottom <= HEIGHT - 1.5
     antenna = from_board(x, begins)[0]
@@ -190,7 +190,8 @@ def test_the_way_of_the_sound_resonates_above_the_speech_that_is_sent() -> None:
     pytest.importorskip("build123d", reason="packages are missing: pip install -c constraints.txt -e '.[hardware]'")
     from dataclasses import replace
 
-    from hardware.enclosure import SOUND, Case, sound
+    from hardware.acoustics import SOUND, sound
+    from hardware.enclosure import Case
 
     case = Case()
     found = sound(case)

@@ -312,6 +312,28 @@ def test_a_bluez_that_stops_answering_is_noticed_while_scanning(world: World) ->
     world.play(story)
 
 
+def test_a_write_that_hangs_ends_in_time_and_makes_the_adapter_doubted(world: World) -> None:
+    """A session that waits for its write for ever would stand, and keep the hub from handing over."""
+
+    async def forever(*_: object, **__: object) -> None:
+        await asyncio.sleep(3600)
+
+    async def story() -> None:
+        await asyncio.sleep(1)
+        connection = world.connection()
+        connection.client = SimpleNamespace(write_gatt_char=forever, start_notify=forever)  # type: ignore[assignment]
+        connection._rx = SimpleNamespace()  # type: ignore[assignment]
+        for call in (connection.write(b"x"), connection.listen(lambda _value: None)):
+            begun = world.loop.time()
+            with pytest.raises(TimeoutError, match="no answer"):
+                await call
+            assert world.loop.time() - begun == pytest.approx(CALL_S, abs=0.1)
+            await asyncio.sleep(0.1)
+            assert world.adapter.ladder.trouble is Trouble.STUCK
+
+    world.play(story)
+
+
 def test_one_that_somebody_switches_off_is_switched_on_again(world: World) -> None:
     async def story() -> None:
         await asyncio.sleep(1)

@@ -25,6 +25,7 @@ from station.ingest import events as ingest
 
 TOP = Path(__file__).parents[2]
 UNIT = TOP / "deploy/systemd/tocsin-hub.service"
+BLUETOOTH = TOP / "deploy/systemd/bluetooth.service.d/tocsin.conf"
 KEY = "ab" * 32
 
 
@@ -52,6 +53,29 @@ def test_the_unit_waits_for_the_hub_watches_it_and_starts_it_again() -> None:
     text = UNIT.read_text()
     for line in ("Type=notify", "WatchdogSec=30", "Restart=always", "StartLimitIntervalSec=0", "User=tocsin"):
         assert f"\n{line}\n" in text
+
+
+def test_systemd_takes_the_drop_in_that_has_a_hanging_bluetoothd_killed(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    unit = next(
+        (p for at in ("/usr/lib", "/lib") if (p := Path(at, "systemd/system/bluetooth.service")).is_file()), None
+    )
+    if program is None or unit is None:
+        pytest.skip("systemd-analyze or BlueZ is not installed: apt install systemd bluez")
+    assert "WatchdogSec" in unit.read_text(), "this bluetoothd feeds no watchdog"
+    copy = tmp_path / "bluetooth.service"
+    copy.write_text(re.sub("^ExecStart=.*", "ExecStart=/bin/true", unit.read_text(), flags=re.MULTILINE))
+    folder = tmp_path / BLUETOOTH.parent.name
+    folder.mkdir()
+    (folder / BLUETOOTH.name).write_text(BLUETOOTH.read_text())
+
+    def said() -> list[str]:
+        done = subprocess.run([program, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+        return [line for line in done.stderr.splitlines() if BLUETOOTH.name in line]
+
+    assert said() == []
+    (folder / BLUETOOTH.name).write_text(BLUETOOTH.read_text().replace("WatchdogSec", "WatchSec"))
+    assert said(), "the check is blind"
 
 
 class Systemd:

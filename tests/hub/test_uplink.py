@@ -16,7 +16,7 @@ import pytest
 from neighbours import broker, until
 from paho.mqtt.enums import CallbackAPIVersion
 
-from hub.uplink import RETRY_S, Broker, Uplink
+from hub.uplink import RECEIVE_MAX, RETRY_S, Broker, Uplink
 
 HUB = b"testhub!"
 BASE = f"tocsin/1/hub/{HUB.hex()}"
@@ -226,3 +226,24 @@ def test_a_network_without_answers_does_not_hold_up_the_end() -> None:
     started = time.monotonic()
     asyncio.run(story())
     assert time.monotonic() - started < 1.5
+
+
+def test_what_the_station_says_while_the_connection_is_gone_waits_at_the_broker(tmp_path: Path) -> None:
+    """A session that outlives the connection for a minute, and no more under way at once than the hub takes."""
+
+    async def story(port: int) -> None:
+        async with Run(port).running() as run:
+            await until(lambda: run.ready == [True])
+        watcher = Watcher(port)
+        await until(lambda: watcher.subscribed)
+        said = [b"%d" % number for number in range(RECEIVE_MAX + 50)]
+        for message in said:
+            watcher.client.publish(f"{BASE}/down", message, 1)
+        await until(lambda: [p for topic, p, _ in watcher.messages if topic == f"{BASE}/down"] == said)
+        async with Run(port).running() as run:
+            await until(lambda: len(run.down) >= len(said), 10)
+            assert run.down == said
+        watcher.close()
+
+    with broker("mosquitto", tmp_path) as port:
+        asyncio.run(story(port))

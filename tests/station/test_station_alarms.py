@@ -11,6 +11,7 @@ from station_world import World
 from protocol import downlink, events, kinds
 from station import alarms, audit
 from station.model import Alarm, Audit
+from station.queueing import open_first
 from station.work import Work
 
 
@@ -221,3 +222,21 @@ def test_the_audit_shows_where_it_was_changed(world: World, sos: tuple[Badge, Hu
             db.connection().exec_driver_sql(change)
         with world.core.read() as db:
             assert not audit.verify(db).whole
+
+
+def test_the_queue_is_unclaimed_before_claimed_then_the_gravest_then_the_oldest(world: World) -> None:
+    hub = world.hub()
+    for kind in (kinds.MISSED_CHECK_IN, kinds.FALL, kinds.SOS, kinds.LANYARD, kinds.SOS):
+        badge = world.badge()
+        world.say(hub, hub.event(badge, badge.event(kind)))
+        world.clock.advance(1)
+
+    def queue() -> list[tuple[int, str]]:
+        with world.core.read() as db:
+            rows = db.scalars(select(Alarm).where(Alarm.closed_at.is_(None)).order_by(*open_first()))
+            return [(row.id, row.kind) for row in rows]
+
+    assert queue() == [(3, "sos"), (4, "lanyard"), (5, "sos"), (2, "fall"), (1, "missed_check_in")]
+    world.operator("op1")
+    _do(world, lambda w, a: alarms.claim(w, a, "op1"), 3)
+    assert queue() == [(4, "lanyard"), (5, "sos"), (2, "fall"), (1, "missed_check_in"), (3, "sos")]

@@ -286,3 +286,24 @@ def test_low_batteries_are_entries_until_they_are_charged(world: World) -> None:
         badge.battery = percent
         world.say(hub, hub.status(badge, badge.status()), "status")
         assert {s for w, s in _open_entries(world) if w == f"badge:{badge.number}"} == states
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_hold_of_the_side_button_ends_the_visit_and_restarts_no_timer_forced_or_not(
+    world: World, forced: bool
+) -> None:
+    badge, hub = world.badge(), world.hub()
+    visit = _plan(world, badge)
+    world.clock.advance(300)
+    body = visit_body(visit["id"])
+    if forced:
+        first = badge.event(kinds.DURESS, body=events.pack_duress(kinds.VISIT_END, body))
+    else:
+        first = badge.event(kinds.CHECK_IN, body=bytes((kinds.VISIT_END,)))
+    end = badge.event(kinds.VISIT_END, body=body)
+    world.say(hub, hub.event(badge, first))
+    world.say(hub, hub.event(badge, end))
+    (after,) = world.visits(badge)
+    assert (after["checked_in_at"], after["due_at"]) == ([], visit["due_at"])
+    assert after["ended_at"] is not None
+    assert [alarm["kind"] for alarm in world.alarms()] == (["duress"] if forced else [])

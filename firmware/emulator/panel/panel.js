@@ -13,8 +13,10 @@ const ACTS = {
   cancel: ["Cancel", "side button, hold"],
   self_test: ["Self-test", "side, four presses"],
   duress: ["Duress check-in", "side while squeezing the hidden one"],
-  duress_cancel: ["Duress cancel", "the same, held"],
+  duress_cancel: ["Duress cancel or end", "the same, held"],
   pair: ["Pair with a hub", "side, eight seconds"],
+  off_duty: ["Go off duty", "side, six and a half seconds"],
+  wake: ["Go on duty again", "side button, hold"],
   sos_presses: ["SOS by five presses", "hidden button, rapidly"],
 };
 
@@ -105,6 +107,7 @@ function log(kind, at, text) {
   while (box.childElementCount > LOG) box.firstChild.remove();
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
+let asleep = false;
 const handlers = {
   motor: turn,
   haptic(e) {
@@ -118,7 +121,7 @@ const handlers = {
   },
   radio(e) {
     $("radio-dot").className = `dot ${e.on ? (e.connections ? "linked" : "on") : ""}`;
-    $("radio").textContent = !e.on ? "radio off" : e.connections ? `connected to ${e.connections} hub${e.connections > 1 ? "s" : ""}` : "no hub connected";
+    $("radio").textContent = !e.on ? (asleep ? "off duty, asleep" : "radio off") : e.connections ? `connected to ${e.connections} hub${e.connections > 1 ? "s" : ""}` : "no hub connected";
   },
   battery(e) {
     const text = `${Math.round(e.percent)} %`;
@@ -136,7 +139,11 @@ const handlers = {
     log("capture", e.at, e.on ? "microphone on" : `microphone off after ${(e.samples / e.rate).toFixed(1)} s`);
   },
   hearing(e) { $("sound").value = e.name; },
-  state(e) { log("state", e.at, e.cause ? `${e.state} (${e.cause.replaceAll("_", " ")})` : e.state); },
+  state(e) {
+    if (e.state === "deep sleep" || e.state === "booting") asleep = e.state === "deep sleep";
+    if (asleep) $("radio").textContent = "off duty, asleep";
+    log("state", e.at, e.cause ? `${e.state} (${e.cause.replaceAll("_", " ")})` : e.state);
+  },
   button(e) { log("state", e.at, `${e.button === "sos" ? "hidden" : "side"} button ${e.pressed ? "pressed" : "released"}`); },
   trace(e) { log("trace", e.at, e.line); },
   log(e) { log("log", e.at, e.text); },
@@ -172,7 +179,10 @@ async function begin() {
   for (const [name, [label, how]] of Object.entries(ACTS)) {
     const button = document.createElement("button"), small = document.createElement("small");
     button.type = "button"; small.textContent = how; button.append(label, small);
-    button.addEventListener("click", () => act({ do: name }, button));
+    button.addEventListener("click", () => {
+      if (name === "wake" && !asleep) $("note").textContent = "The badge is on duty.";
+      else act({ do: name }, button);
+    });
     $("acts").append(button);
   }
   for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => act({ do: button.dataset.do }, button));

@@ -31,6 +31,7 @@ class BLE:
         self.refuse = None
         self.scanning = False
         self.order = []
+        self.passkeys = []
 
     def irq(self, handler):
         self.handler = handler
@@ -72,3 +73,6 @@ class BLE:
 
     def gap_disconnect(self, connection):
         self.gone.append(connection)
+
+    def gap_passkey(self, connection, action, passkey):
+        self.passkeys.append((connection, action, passkey))
