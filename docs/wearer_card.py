@@ -88,7 +88,8 @@ is on the edge. No light, no sound: it answers by vibrating, and what it says is
 <h2>An evening with it</h2>
 <ol>
 <li>On duty: hold the side button, feel one touch, wait for “protected”.</li>
-<li>Press the side button four times: “the whole path works”. Otherwise you are not protected where you are.</li>
+<li>Press the side button four times: “the whole path works”. Otherwise charge badge and hub, bring them together and
+try again; until it works you are not protected.</li>
 <li>Start the visit, let go, and say in a few words where you are and with whom.</li>
 <li>“Check in, please”: press the side button once. Leaving: hold it.</li>
 </ol>

@@ -283,10 +283,11 @@ class Hub:
             facts["place"] = place
         if kind == kinds.TEST:
             # a self-test asks about the whole path: the hub answers for its own part
-            missing = [finding.what for finding in ready_check.look(self.status(), [badge]) if not finding.good]
+            missing = [finding for finding in ready_check.look(self.status(), [badge]) if not finding.good]
             facts["ready"] = not missing
             if missing:
-                facts["missing"] = missing[:8]
+                facts["missing"] = [finding.what for finding in missing][:8]
+                facts["grave"] = [finding.what for finding in missing if finding.grave][:8]
         return json.dumps(facts, separators=(",", ":"))
 
     def _stored(self, row: Row) -> None:

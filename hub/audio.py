@@ -32,6 +32,10 @@ BATCH = 8  # packets in one message: about 2 kB
 LIVE_BYTES = 65_536  # given to the broker and not yet taken by it; beyond this even live sound waits its turn
 BACKLOG_BYTES = 16_384  # the same for backlog: what an alarm may find before it on a slow network
 RESEND_MS = 4000  # until a packet without receipt is sent again
+# Each acknowledgement is a write to the badge, on BlueZ a round trip over D-Bus. So several batches have one, while the
+# badge keeps less than it moves to flash (30 packets); of a new gap, and of the first packets, it hears at once.
+ACK_MS = 240
+ACK_PACKETS = 10
 REPEAT_MS = 1000  # acknowledgements may be lost: the last one is repeated
 ACTIVE_MS = 10_000  # while packets of the capture came in this time
 UNSTORED_MAX = 2400  # packets kept in memory while the disk fails: a minute of one badge
@@ -51,8 +55,10 @@ class _Capture:
     sent: dict[int, int] = field(default_factory=dict)
     cursor: int = 0
     touched_ms: int = 0
-    acknowledged_ms: int = 0
+    acknowledged_ms: int = -ACK_MS
     acknowledge: bool = False
+    fresh: int = 0  # packets that came since the last acknowledgement
+    gaps: int = 0  # those that the badge was told of
 
 
 class Spool:
@@ -121,6 +127,7 @@ class Spool:
             capture = self._captures[key] = _Capture(key)
         capture.touched_ms = self._clock.now_ms()
         capture.acknowledge = True
+        capture.fresh += 1
         self._wake.set()
         if index in capture.have or index in capture.unstored:
             return
@@ -139,6 +146,7 @@ class Spool:
         capture.have.fill(capture.have.first_missing(), index)
         capture.touched_ms = self._clock.now_ms()
         capture.acknowledge = True
+        capture.fresh += ACK_PACKETS  # it waits for the answer
         self._wake.set()
 
     def receipt(self, badge: int, boot: bytes, number: int, ranges: list[tuple[int, int]]) -> None:
@@ -270,11 +278,15 @@ class Spool:
 
     def _acknowledge_what_is_stored(self, capture: _Capture) -> None:
         now = self._clock.now_ms()
-        repeat = now - capture.touched_ms < ACTIVE_MS and now - capture.acknowledged_ms >= REPEAT_MS
-        if not capture.have or not (capture.acknowledge or repeat):
+        waited = now - capture.acknowledged_ms
+        repeat = now - capture.touched_ms < ACTIVE_MS and waited >= REPEAT_MS
+        gaps = capture.have.gaps()
+        due = capture.acknowledge and (waited >= ACK_MS or capture.fresh >= ACK_PACKETS or gaps > capture.gaps)
+        if not capture.have or not (due or repeat):
             return
         capture.acknowledge = False
         capture.acknowledged_ms = now
+        capture.fresh, capture.gaps = 0, gaps
         badge, boot, number = capture.key
         following = capture.have.first_missing()
         beyond = sum(1 << bit for bit in range(64) if following + 1 + bit in capture.have)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hub import power
+
 BADGE_MAX = 0xFFFFFF
 NUMBERS_MAX = 8
 ENVIRONMENT = "TOCSIN_HUB_"
@@ -171,6 +173,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "dir": Key("var/hub", "folder for the hub's identity, keys and outbox; relative to this file", _text()),
         "name": Key("hub", "what operators call it", _text("[A-Za-z0-9_.-]{1,32}", "1 to 32 of A-Z a-z 0-9 _ . -")),
         "enrol": Key(True, "badges in their pairing window that it takes: true (all), false, or a list", _ENROL),
+        "power_supply": Key(None, "where the system tells of its battery; /sys/class/power_supply without it", _text()),
         "clock_offset": Key(0.0, "seconds that its wall clock is wrong, for drills", _number(-1e9, 1e9, " seconds")),
     },
     "radio": {
@@ -228,6 +231,7 @@ class Config:
     dir: Path
     name: str
     enrol: bool | frozenset[int]
+    power_supply: Path | None
     clock_offset: float
     adapter: str | None
     air: str | None
@@ -347,6 +351,7 @@ def _build(values: dict[str, dict[str, Any]], base: Path) -> Config:
         dir=base / hub["dir"],
         name=hub["name"],
         enrol=hub["enrol"],
+        power_supply=_power_supply(base, hub["power_supply"], bool(radio["air"])),
         clock_offset=hub["clock_offset"],
         adapter=radio["adapter"],
         air=radio["air"],
@@ -397,6 +402,13 @@ def _pinned(station: dict[str, Any], base: Path) -> bytes:
         raise Wrong(f"[station] key_file {file}: {getattr(problem, 'strerror', None) or 'not text'}") from problem
     except Wrong as wrong:
         raise Wrong(f"[station] key_file {file}: its content {wrong}") from None
+
+
+def _power_supply(base: Path, given: str | None, simulated: bool) -> Path | None:
+    """A hub on a simulated air runs on somebody's laptop, whose battery says nothing of a hub's."""
+    if given:
+        return base / given
+    return None if simulated else power.ROOT
 
 
 def _port(base: Path, name: str) -> str:

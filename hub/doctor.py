@@ -85,7 +85,7 @@ def examine(settings: Config, machine: Machine) -> Iterator[Finding]:
     yield _clock(machine)
     yield from _place(settings, status)
     yield from _modem(settings, status)
-    yield _power(machine)
+    yield _power(settings, machine)
 
 
 # --- disk -------------------------------------------------------------------------------------------------------
@@ -367,8 +367,9 @@ def _modem(settings: Config, status: dict[str, Any] | None) -> Iterator[Finding]
         yield Finding("modem", FAIL, str(problem))
 
 
-def _power(machine: Machine) -> Finding:
-    found = power.read(machine.sys / "class/power_supply")
+def _power(settings: Config, machine: Machine) -> Finding:
+    given = settings.power_supply
+    found = power.read(machine.sys / "class/power_supply" if given == power.ROOT else given)
     if found.mains or found.percent is None:
         return Finding("power", OK, "on mains" if found.mains else "no battery that the machine tells of")
     if found.percent <= 20:

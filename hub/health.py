@@ -35,7 +35,7 @@ def facts(hub: Hub) -> dict[str, Any]:
         "audio_queue": hub.spool.waiting(),
         "disk": disk(hub),
         "radio": hub.radio.problem or "ok",
-        **own_power(),
+        **own_power(hub),
         **second_path(hub, short=True),
         **({"radio_step": hub.radio.last_step[:100]} if hub.radio.last_step else {}),
         "keys": len(links),
@@ -43,9 +43,9 @@ def facts(hub: Hub) -> dict[str, Any]:
     }
 
 
-def own_power() -> dict[str, Any]:
+def own_power(hub: Hub) -> dict[str, Any]:
     """The hub's battery in percent and whether it is on mains, as far as the machine knows."""
-    found = power.read()
+    found = power.read(hub.config.power_supply)
     facts: dict[str, Any] = {}
     if found.percent is not None:
         facts["battery"] = found.percent

@@ -16,8 +16,10 @@ class Power:
     mains: bool | None
 
 
-def read(root: Path = ROOT) -> Power:
+def read(root: Path | None = ROOT) -> Power:
     """What the machine says; never raises. Several batteries count by the fullest, a mouse's not at all."""
+    if root is None:
+        return Power(None, None)
     percents: list[int] = []
     mains: bool | None = None
     try:

@@ -1,6 +1,7 @@
 """The check before leaving (B10): is everything that an alarm needs there? `tocsin-hub ready` asks the running hub.
 
-The same findings go to the station with every self-test of a badge, as facts of the hub.
+The same findings go to the station with every self-test of a badge, as facts of the hub. Those that are grave, by which
+an alarm might not get through, the wearer feels: the self-test is then not passed, although its answer came back.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from hub.config import Config
 HUB_BATTERY = 30  # percent: an afternoon; below it the hub is to be charged before it leaves
 BADGE_BATTERY = 20  # percent: where the badge itself warns
 SIGNAL_DBM = -85  # weaker, and a door in between may be too much
+CERTIFICATE_DAYS = 2  # doctor warns weeks before; now it is a matter of the next visit
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `what` in a word or two; `text` says how it is, and what to do where it is not."""
+    """One thing that was looked at. `what` in a word or two; `text` says how it is, and what to do where it is not.
+
+    `grave`: where it is not good, an alarm might not get through. What is left is less help: a place that is not
+    known, a second path that does not work. And a test that is answered has itself shown that the station answers.
+    """
 
     what: str
     good: bool
     text: str
+    grave: bool = False
 
 
 def add_command(commands: Any) -> None:
@@ -67,7 +74,7 @@ def _hub(status: dict[str, Any]) -> list[Finding]:
         power = Finding("hub battery", True, "none that the machine tells of: it has to stay on mains")
     else:
         low = "" if percent >= HUB_BATTERY else f"; charge it to {HUB_BATTERY} % at least"
-        power = Finding("hub battery", percent >= HUB_BATTERY, f"{percent} %{low}")
+        power = Finding("hub battery", percent >= HUB_BATTERY, f"{percent} %{low}", grave=True)
     broker = status.get("broker", {})
     station = bool(status.get("station_answers"))
     if station:
@@ -79,6 +86,7 @@ def _hub(status: dict[str, Any]) -> list[Finding]:
     clock = bool(status.get("clock_synchronised"))
     known = bool(status.get("place_known"))
     location = status.get("location_problem") or "no fix: wait under the open sky, or give the venue as fixed"
+    days = status.get("certificate_days")
     disk = str(status.get("disk", "unknown"))
     radio = str(status.get("radio", "unknown"))
     findings = [
@@ -86,12 +94,19 @@ def _hub(status: dict[str, Any]) -> list[Finding]:
         Finding("station", station, answer),
         Finding("waiting", not status.get("queue"), f"{status.get('queue', 0)} events wait for the station"),
         Finding(
-            "clock", clock, "synchronised" if clock else "not synchronised: give the hub a network for some minutes"
+            "clock",
+            clock,
+            "synchronised" if clock else "not synchronised: give the hub a network for some minutes",
+            grave=days is not None,  # a wrong one refuses the broker's certificate
         ),
         Finding("place", known, "known" if known else location),
-        Finding("disk", disk.startswith("ok"), disk),
-        Finding("radio", radio == "ok", radio),
+        Finding("disk", disk.startswith("ok"), disk, grave=True),
+        Finding("radio", radio == "ok", radio, grave=True),
     ]
+    if days is not None:
+        ends = "ends today" if days < 1 else f"good for another {days} days"
+        renew = "" if days >= CERTIFICATE_DAYS else ": renew it (tocsin-hub identity request)"
+        findings.append(Finding("certificate", days >= CERTIFICATE_DAYS, ends + renew, grave=True))
     second = status.get("second_path")
     if isinstance(second, dict):
         findings.append(Finding("text messages", bool(second.get("ok")), str(second.get("state"))))
@@ -113,9 +128,9 @@ def _badges(status: dict[str, Any], wanted: list[int] | None) -> list[Finding]:
             continue
         battery, rssi = entry.get("battery"), entry.get("rssi")
         if battery is not None and battery < BADGE_BATTERY:
-            findings.append(Finding(what, False, f"battery at {battery} %: charge it"))
+            findings.append(Finding(what, False, f"battery at {battery} %: charge it", grave=True))
         elif rssi is not None and rssi < SIGNAL_DBM:
-            findings.append(Finding(what, False, f"weak signal ({rssi} dBm): bring the hub nearer"))
+            findings.append(Finding(what, False, f"weak signal ({rssi} dBm): bring the hub nearer", grave=True))
         else:
             charge = "battery not told yet" if battery is None else f"battery {battery} %"
             findings.append(Finding(what, True, f"connected, {charge}, signal {rssi} dBm"))

@@ -156,13 +156,16 @@ class Errand:
         self._due_ms = now_ms + NOT_DELIVERED_MS
         self._told_bad = False
 
-    def proved(self, fresh: bool) -> "str | None":
-        """The station sealed a receipt for it; the pattern to play now, or None."""
+    def proved(self, fresh: bool, ready: bool = True) -> "str | None":
+        """The station sealed a receipt for it; the pattern to play now, or None.
+
+        `ready` False: the answer to a self-test says that the hub is not ready.
+        """
         self.done = True
         if not fresh or self.answered or (self._test and self._told_bad):
             return None
         self.answered = True
-        return self._good
+        return self._bad if self._test and not ready else self._good
 
     def poll(self, now_ms: int) -> "tuple[str | None, int | None]":
         """The pattern to play now, if any, and when to call again at the latest. Said once."""

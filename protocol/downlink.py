@@ -65,6 +65,7 @@ def open_down(key: bytes, badge: int, blob: bytes) -> Down:
 RETURNED = 1  # the operator is gone: a lower level than before is meant
 YOUNG = 4  # it was raised less than half an hour ago by the station's clock: sound may go on after a loss of power
 YOUNG_S = 1800
+NOT_READY = 8  # of a self-test's receipt: it came back, but the hub found something by which an alarm might not
 BY_BEACON = 2  # of a receipt: only the event's beacon was heard, so go on sending the event itself
 _STATE = ">8sBB"
 

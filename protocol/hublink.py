@@ -4,13 +4,11 @@ from . import link
 from .chunks import PAYLOAD_MIN
 from .crypto import Forged, ccm_open
 from .keys import session_keys
-from .session import ENROL, PING_MS, PROOF_MS, RETRY_MS, SEALED, SILENCE_MS, WELCOME, Link
+from .session import ENROL, FLAG_ENROL, PING_MS, PROOF_MS, RETRY_MS, SILENCE_MS, VERSION, WELCOME, Link
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
 
-_VERSION = 1
-_FLAG_ENROL = 1
 _WELCOME_LENGTH = 18 + 11 + 8
 
 
@@ -37,7 +35,7 @@ class HubLink(Link):
         self._next_ms = now_ms
         self._uplink = False
         self._hello = (
-            b"\x01\x01" + bytes((_FLAG_ENROL if enrol else 0,)) + hub_id + random(16) + payload.to_bytes(2, "big")
+            b"\x01\x01" + bytes((FLAG_ENROL if enrol else 0,)) + hub_id + random(16) + payload.to_bytes(2, "big")
         )
 
     def start(self, now_ms: int, uplink: bool = False) -> None:
@@ -45,20 +43,13 @@ class HubLink(Link):
         self._uplink = uplink
         self._next_ms = now_ms
 
-    def receive(self, chunk: bytes, now_ms: int) -> "list[tuple[int, bytes]]":
-        """Messages (protocol.link type, body) that this value completes; never raises on any bytes."""
-        frame = self._assembler.feed(chunk)
-        if frame is None:
-            return []
+    def _sealed(self, message: "tuple[int, bytes]") -> "list[tuple[int, bytes]]":
+        self._proved = True
+        return [] if message[0] == link.PONG else [message]
+
+    def _unsealed(self, frame: bytes, now_ms: int) -> "list[tuple[int, bytes]]":
         kind = frame[0]
-        if kind == SEALED:
-            message = self._open(frame)
-            if message is None:
-                return []
-            self.heard_ms = now_ms
-            self._proved = True
-            return [] if message[0] == link.PONG else [message]
-        if kind == WELCOME and len(frame) == _WELCOME_LENGTH and frame[1] == _VERSION and self._key:
+        if kind == WELCOME and len(frame) == _WELCOME_LENGTH and frame[1] == VERSION and self._key:
             return self._welcomed(frame, now_ms)
         if kind == ENROL and self._enrol and len(frame) == 1 + 8 + 62:
             self.heard_ms = now_ms

@@ -14,5 +14,8 @@ MEANINGS = {
     patterns.PROTECTED: ("protected: the station answers", "fresh proof sealed by the station"),
     patterns.BATTERY_LOW: ("charge the badge", "the badge's own battery"),
     patterns.TEST_PASSED: ("the whole path works", "fresh receipt sealed by the station"),
-    patterns.TEST_FAILED: ("the test did not come back", "8 s without a receipt"),
+    patterns.TEST_FAILED: (
+        "something is missing: do not rely on it",
+        "8 s without a receipt of the test, or a fresh one that says *not ready*",
+    ),
 }

@@ -41,10 +41,9 @@ SEALED = 4
 STATION = 5
 ENROL = 6
 
-_VERSION = 1
-_FLAG_ENROL = 1
+VERSION = 1
+FLAG_ENROL = 1  # of a HELLO
 _HELLO_LENGTH = 29
-_WELCOME_LENGTH = 18 + 11 + 8
 _ZEROS = bytes(9)
 
 PROOF_MS = 3000  # a peer that proved nothing by then is dropped
@@ -83,6 +82,27 @@ class Link:
         sealed = ccm_seal(self._send_key, counter + _ZEROS, b"", bytes((kind,)) + body)
         self._frame(b"\x04" + counter + sealed)
 
+    def receive(self, chunk: bytes, now_ms: int) -> "list[tuple[int, bytes]]":
+        """Messages (protocol.link type, body) that this value completes; never raises on any bytes."""
+        frame = self._assembler.feed(chunk)
+        if frame is None:
+            return []
+        if frame[0] != SEALED:
+            return self._unsealed(frame, now_ms)
+        message = self._open(frame)
+        if message is None:
+            return []
+        self.heard_ms = now_ms
+        return self._sealed(message)
+
+    def _sealed(self, message: "tuple[int, bytes]") -> "list[tuple[int, bytes]]":
+        """What a message inside the session means to this side."""
+        raise NotImplementedError
+
+    def _unsealed(self, frame: bytes, now_ms: int) -> "list[tuple[int, bytes]]":
+        """What any other frame means to this side."""
+        raise NotImplementedError
+
     def _open(self, frame: bytes) -> "tuple[int, bytes] | None":
         if not self._receive_key or len(frame) < 14:
             self.counters["malformed"] += 1
@@ -111,7 +131,12 @@ class Link:
 
 
 class BadgeLink(Link):
-    """The badge's side. `link_key(hub_id)` gives the 16-byte key shared with a hub, `random(n)` n random bytes."""
+    """The badge's side. `link_key(hub_id)` gives the 16-byte key shared with a hub, `random(n)` n random bytes.
+
+    What receive() gives: ESTABLISHED comes once, with the hub's first proof. ENROL_REQUEST brings the identifier of a
+    hub that asks to be enrolled: the application answers with enrol() if its window is open. STATION also comes from
+    hubs without a session, and is to be believed only as far as the station's seal goes.
+    """
 
     def __init__(
         self,
@@ -131,34 +156,21 @@ class BadgeLink(Link):
         self._welcome = b""
         self.hub_id = b""
 
-    def receive(self, chunk: bytes, now_ms: int) -> "list[tuple[int, bytes]]":
-        """Messages (protocol.link type, body) that this value completes; never raises on any bytes.
+    def _sealed(self, message: "tuple[int, bytes]") -> "list[tuple[int, bytes]]":
+        messages = [message]
+        if message[0] == link.PING:
+            self.send(link.PONG)
+            messages = []
+        if not self.established:
+            self.established = True
+            messages.insert(0, (link.ESTABLISHED, b""))
+        return messages
 
-        ESTABLISHED comes once, with the hub's first proof. ENROL_REQUEST brings the identifier of a hub that asks
-        to be enrolled: the application answers with enrol() if its window is open. STATION also comes from hubs
-        without a session, and is to be believed only as far as the station's seal goes.
-        """
-        frame = self._assembler.feed(chunk)
-        if frame is None:
-            return []
+    def _unsealed(self, frame: bytes, now_ms: int) -> "list[tuple[int, bytes]]":
         kind = frame[0]
-        if kind == SEALED:
-            message = self._open(frame)
-            if message is None:
-                return []
-            self.heard_ms = now_ms
-            if message[0] == link.PING:
-                self.send(link.PONG)
-                messages: "list[tuple[int, bytes]]" = []
-            else:
-                messages = [message]
-            if not self.established:
-                self.established = True
-                messages.insert(0, (link.ESTABLISHED, b""))
-            return messages
         if kind == STATION and len(frame) > 1:
             return [(link.STATION, frame[1:])]
-        if kind == HELLO and len(frame) == _HELLO_LENGTH and frame[1] == _VERSION:
+        if kind == HELLO and len(frame) == _HELLO_LENGTH and frame[1] == VERSION:
             return self._greet(frame)
         self.counters["malformed"] += 1
         return []
@@ -172,7 +184,7 @@ class BadgeLink(Link):
             self.counters["malformed"] += 1
             return []
         hub_id = hello[3:11]
-        if hello[2] & _FLAG_ENROL:
+        if hello[2] & FLAG_ENROL:
             return [(link.ENROL_REQUEST, hub_id)]
         self.payload = max(
             PAYLOAD_MIN, min(int.from_bytes(hello[27:29], "big"), PAYLOAD_MAX, max(self.payload, PAYLOAD_MIN))

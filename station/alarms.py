@@ -128,7 +128,8 @@ def _sealed_signal(work: Work, alarm: Alarm) -> bool:
     found = work.db.scalar(
         select(Identity.sealed)
         .join(BadgeEvent, (BadgeEvent.badge == Identity.badge) & (BadgeEvent.ident == Identity.ident))
-        .where(BadgeEvent.alarm_id == alarm.id, Identity.sealed.is_(True))
+        # a cancel is no signal: it may be the first of its incident whose envelope comes
+        .where(BadgeEvent.alarm_id == alarm.id, BadgeEvent.kind.in_(kinds.ALARMS), Identity.sealed.is_(True))
         .limit(1)
     )
     return bool(found)
@@ -175,9 +176,9 @@ def _store(work: Work, alarm: Alarm, visit: Visit | None) -> None:
 
 
 def _know(work: Work, alarm: Alarm, incident: bytes) -> None:
-    row = work.db.get(AlarmIncident, (alarm.badge, incident))
+    row = work.find(AlarmIncident, alarm.badge, incident)
     if row is None:
-        work.db.add(AlarmIncident(badge=alarm.badge, ident=incident, alarm_id=alarm.id))
+        work.add(AlarmIncident(badge=alarm.badge, ident=incident, alarm_id=alarm.id))
     else:
         row.alarm_id = alarm.id
     # one that has ended stays with the alarm that it was heard in

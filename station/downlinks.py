@@ -57,7 +57,7 @@ def hubs_near(work: Work, badge: int) -> list[Hub]:
 
 def tell(work: Work, badge: Badge, kind: int, body: bytes) -> bool:
     """Say something to a badge by all hubs near it; False when there is no way or no boot to answer."""
-    boot = work.db.get(Boot, (badge.number, badge.boot)) if badge.boot else None
+    boot = work.find(Boot, badge.number, badge.boot) if badge.boot else None
     hubs = hubs_near(work, badge.number)
     if boot is None or not hubs:
         return False
@@ -102,7 +102,7 @@ def find_alarm(work: Work, badge: int, incident: bytes) -> Alarm | None:
     """The alarm that an incident of a badge belongs to."""
     if incident == NONE:
         return None
-    row = work.db.get(AlarmIncident, (badge, incident))
+    row = work.find(AlarmIncident, badge, incident)
     return work.alarm(row.alarm_id) if row else None
 
 
@@ -146,7 +146,7 @@ def tell_state(work: Work, alarm: Alarm) -> None:
     if incident == NONE:
         return
     tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident, work.now)))
-    boot = work.db.get(Boot, (badge.number, badge.boot)) if badge.boot else None
+    boot = work.find(Boot, badge.number, badge.boot) if badge.boot else None
     # an answer can be read by any hub of the council: that somebody handles a duress must not show
     if boot is not None and by_beacon_only(boot) and not alarm.silent and not alarm.returned:
         broadcast(work, badge, boot, hubs_near(work, badge.number), incident, alarm.level)

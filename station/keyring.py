@@ -23,14 +23,21 @@ class Keyring:
         self._tags: dict[int, int] = {}
 
     def of_badge(self, db: Session, badge: int) -> tuple[int, BadgeKeys] | None:
-        """Row number and keys in force for a badge; None for an unknown or revoked one."""
-        row = db.scalar(
-            select(BadgeKey)
-            .where(BadgeKey.badge == badge, BadgeKey.revoked_at.is_(None))
-            .order_by(BadgeKey.id.desc())
-            .limit(1)
-        )
-        return (row.id, self._open(row)) if row else None
+        """Row number and keys in force for a badge; None for an unknown or revoked one.
+
+        Looked up once in a transaction: who changes keys has locked the badge's row first.
+        """
+        known: dict[int, tuple[int, BadgeKeys] | None] = db.info.setdefault("keys in force", {})
+        if badge not in known:
+            with db.no_autoflush:  # store_root() and revoke() have written theirs
+                row = db.scalar(
+                    select(BadgeKey)
+                    .where(BadgeKey.badge == badge, BadgeKey.revoked_at.is_(None))
+                    .order_by(BadgeKey.id.desc())
+                    .limit(1)
+                )
+            known[badge] = (row.id, self._open(row)) if row else None
+        return known[badge]
 
     def by_row(self, db: Session, row_id: int) -> BadgeKeys:
         """The keys of a row, also of a revoked one: old sound is opened with it."""
@@ -50,6 +57,7 @@ class Keyring:
         row = BadgeKey(badge=badge, sealed=self._vault.seal(f"badge {badge}", root), made_at=now)
         db.add(row)
         db.flush()
+        db.info.pop("keys in force", None)
         return self._open(row)
 
     def revoke(self, db: Session, badge: int, now: float) -> None:
@@ -57,6 +65,7 @@ class Keyring:
         for row in db.scalars(select(BadgeKey).where(BadgeKey.badge == badge, BadgeKey.revoked_at.is_(None))):
             row.revoked_at = now
         db.flush()
+        db.info.pop("keys in force", None)
 
     def groups(self, db: Session, now: float) -> list[tuple[int, bytes]]:
         """Group keys with their numbers, the newest first; the first one is made when there is none.

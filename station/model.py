@@ -10,6 +10,7 @@ from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, Lar
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 SCHEMA = 1
+NOT_READY = 0x100  # of an event's flags, the station's own: a self-test whose hub was not ready
 
 # SQLite numbers rows by itself only for INTEGER keys
 _Big = BigInteger().with_variant(Integer, "sqlite")
@@ -254,7 +255,7 @@ class BadgeEvent(Base):
     kind: Mapped[int]
     incident: Mapped[bytes]
     body: Mapped[bytes]
-    flags: Mapped[int]
+    flags: Mapped[int]  # of protocol.events; NOT_READY
     battery: Mapped[int | None]
     raised_at: Mapped[float]
     uncertain: Mapped[bool]

@@ -15,6 +15,7 @@ OFF_DUTY = "off_duty"  # a badge said that it goes to sleep: its silence is no l
 RESTARTED = "restarted"  # and nobody had wanted it to
 RESTARTED_SHOWN = 86400.0  # seconds
 REFUSED = "settings_refused"
+NOT_READY = "not_ready"  # a self-test found something at its hub by which an alarm might not get through
 AWAKE_AFTER = 6.0  # seconds that a badge goes on talking after it said that it goes to sleep
 _RECOVERED = 5  # percent above the threshold before an entry ends, so that a tired battery does not flicker
 
@@ -41,8 +42,9 @@ def settle(work: Work, what: str, state: str) -> None:
 def _find(work: Work, what: str, state: str) -> Supervision | None:
     # every uplink asks for several states of the same device: one look for all of them
     if what not in work.troubles:
-        rows = work.db.scalars(select(Supervision).where(Supervision.what == what, Supervision.until.is_(None)))
-        work.troubles[what] = {row.state: row for row in rows}
+        with work.db.no_autoflush:  # none of this device is waiting to be written: it would be known here
+            rows = work.db.scalars(select(Supervision).where(Supervision.what == what, Supervision.until.is_(None)))
+            work.troubles[what] = {row.state: row for row in rows}
     return work.troubles[what].get(state)
 
 

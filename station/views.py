@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from protocol import adpcm, ident, kinds
 from station.model import (
+    NOT_READY,
     Alarm,
     AlarmCapture,
     AlarmIncident,
@@ -226,6 +227,7 @@ def test(db: Session, row: BadgeEvent) -> Json:
         "received_at": row.received_at,
         "answered_at": row.answered_at,
         "passed": row.answered_at is not None,
+        "ready": not row.flags & NOT_READY,
         "seconds": None if row.answered_at is None else round(row.answered_at - row.raised_at, 3),
         "via": row.via,
         "hub": row.hub,

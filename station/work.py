@@ -8,22 +8,24 @@ badges ask again.
 
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import select
+from sqlalchemy import and_, inspect, or_, select
 from sqlalchemy.orm import Session
 
 from station import audit, views
 from station.clock import Clock
 from station.config import Config
 from station.keyring import Keyring
-from station.model import Alarm, Badge, Entry, Hub, News, Supervision, Visit
+from station.model import Alarm, Badge, Base, Entry, Hub, News, Supervision, Visit
 from station.model import Counter as CounterRow
 from station.store import Store
 from station.vault import Vault
+
+Row = TypeVar("Row", bound=Base)
 
 
 @dataclass(frozen=True)
@@ -64,30 +66,74 @@ class Committed:
 
 
 class Work:
-    """A transaction in progress. `now` stands still within it."""
+    """A transaction in progress. `now` stands still within it, or within each of the messages that it takes."""
 
     def __init__(self, core: "Core", db: Session) -> None:
         self.core = core
         self.db = db
         self.now = core.clock.now()
         self.out = Committed()
+        self.tally: Tally[str] = Tally()
         self.troubles: dict[str, dict[str, Supervision]] = {}  # open entries of devices that were looked at
         self._alarms: dict[int, tuple[Alarm, list[str]]] = {}
         self._visits: dict[int, tuple[Visit, str]] = {}
+        self._locked: dict[tuple[type[Base], Any], Base] = {}
+        self._found: dict[tuple[type[Base], tuple[Any, ...]], Base | None] = {}
 
     # --- rows, locked against other workers ---
 
     def badge(self, number: int) -> Badge | None:
         """A badge's row: whoever has it works alone on everything that belongs to this badge."""
-        return self.db.scalar(select(Badge).where(Badge.number == number).with_for_update(of=Badge))
+        return self._lock(Badge, number)
 
     def hub(self, hub_id: str) -> Hub | None:
         """A hub's row, locked."""
-        return self.db.scalar(select(Hub).where(Hub.id == hub_id).with_for_update())
+        return self._lock(Hub, hub_id)
 
     def alarm(self, alarm_id: int) -> Alarm | None:
         """An alarm's row, locked."""
-        return self.db.scalar(select(Alarm).where(Alarm.id == alarm_id).with_for_update(of=Alarm))
+        return self._lock(Alarm, alarm_id)
+
+    def _lock(self, model: type[Row], key: Any) -> Row | None:
+        if (model, key) not in self._locked:
+            self.lock(model, [key])
+        return cast(Row | None, self._locked.get((model, key)))
+
+    def lock(self, model: type[Row], keys: Iterable[Any]) -> None:
+        """Lock rows by their keys, always in the order of the keys: two workers never wait for each other."""
+        wanted = sorted(key for key in set(keys) if (model, key) not in self._locked)
+        if not wanted:
+            return
+        (column,) = inspect(model).primary_key
+        rows = select(model).where(column.in_(wanted)).order_by(column).with_for_update(of=model)
+        for row in self.db.scalars(rows):
+            self._locked[model, inspect(model).primary_key_from_instance(row)[0]] = row
+
+    # --- rows by their whole primary key, looked up once ---
+
+    def look_up(self, model: type[Row], keys: Iterable[tuple[Any, ...]]) -> None:
+        """Look up many rows at once, so that find() has no need to ask for each."""
+        wanted = sorted(key for key in set(keys) if (model, key) not in self._found)
+        if not wanted:
+            return
+        self._found.update({(model, key): None for key in wanted})
+        columns = inspect(model).primary_key
+        # not as tuples IN a list: SQLite reads the whole table for that
+        each = (and_(*(column == value for column, value in zip(columns, key, strict=True))) for key in wanted)
+        for row in self.db.scalars(select(model).where(or_(*each))):
+            self._found[model, tuple(inspect(model).primary_key_from_instance(row))] = row
+
+    def find(self, model: type[Row], *key: Any) -> Row | None:
+        """A row, or None; that there is none is remembered too, until add()."""
+        if (model, key) not in self._found:
+            with self.db.no_autoflush:  # what is not written yet is known by add()
+                self._found[model, key] = self.db.get(model, key)
+        return cast(Row | None, self._found[model, key])
+
+    def add(self, row: Base) -> None:
+        """A new row, for find() to know of before it is written."""
+        self.db.add(row)
+        self._found[type(row), tuple(inspect(type(row)).primary_key_from_instance(row))] = row
 
     # --- what others must hear of ---
 
@@ -119,8 +165,8 @@ class Work:
         audit.append(self.db, self.now, who, what, about, **detail)
 
     def count(self, name: str) -> None:
-        """One more of something that was dropped or refused."""
-        self.core.count(name)
+        """One more of something that was dropped or refused; for good once it is committed."""
+        self.tally[name] += 1
 
     def finish(self) -> None:
         """Put what changed into JSON while the transaction still sees it."""
@@ -183,6 +229,7 @@ class Core:
             work = Work(self, db)
             yield work
             work.finish()
+        self._add(work.tally)
         for listener in self._listeners:
             listener(work.out)
 
@@ -194,8 +241,11 @@ class Core:
 
     def count(self, name: str) -> None:
         """One more of something that was dropped or refused."""
+        self._add(Tally([name]))
+
+    def _add(self, tally: Tally[str]) -> None:
         with self._tally_lock:
-            self._tally[name] += 1
+            self._tally.update(tally)
 
     def save_counters(self) -> None:
         """Add what was counted since the last time to the database."""

@@ -228,8 +228,8 @@ class Alarms:
         if self.current is not None and event.incident == self.current.incident:
             self.current.held()
 
-    def receipt(self, ident: bytes, level: int, fresh: bool) -> None:
-        """The station has an event on disk; its incident stands at `level`."""
+    def receipt(self, ident: bytes, level: int, fresh: bool, ready: bool = True) -> None:
+        """The station has an event on disk; its incident stands at `level`. `ready`: so is its hub, for a test."""
         event = self._uplink.outbox.settle(ident)
         if event is not None:
             trace.say("received", "ident=" + ident.hex())
@@ -241,7 +241,7 @@ class Alarms:
                 self._press = NONE
         for errand in list(self._errands):
             if errand.ident == ident:
-                pattern = errand.proved(fresh)
+                pattern = errand.proved(fresh, ready)
                 if pattern:
                     self._play(pattern)
                 if errand.done:

@@ -435,7 +435,7 @@ class Badge:
             if flags & downlink.BY_BEACON:
                 self.alarms.answered(ident, max(level, kinds.RECEIVED), fresh)
             else:
-                self.alarms.receipt(ident, level, fresh)
+                self.alarms.receipt(ident, level, fresh, not flags & downlink.NOT_READY)
             self._state(incident, level, flags, fresh, newer)
         elif kind == downlink.PROOF or kind == downlink.STATE:
             incident, level, flags = downlink.unpack_state(body)

@@ -15,7 +15,7 @@ from protocol.ident import NONE
 from station import alarms, archive, audit, downlinks, enrol, supervision, views, visits
 from station.ingest import facts as common
 from station.ingest.place import place_of
-from station.model import Alarm, Badge, BadgeEvent, Boot, Hub, Identity, Sighting, Visit
+from station.model import NOT_READY, Alarm, Badge, BadgeEvent, Boot, Hub, Identity, Sighting, Visit
 from station.work import Work
 
 _VISIT_KINDS = (kinds.VISIT_START, kinds.VISIT_END, kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_ARMED)
@@ -67,7 +67,7 @@ def take_event(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> Non
         _reject(work, hub, number, row_ident, blob_down or b"")
         return
     _sight(work, taken, hub, "connection", common.signal_strength(work, badge, hub, facts), up, facts)
-    _receipt(work, badge, hub, run, row_ident, taken)
+    _receipt(work, badge, hub, run, row_ident, taken, ready=_ready(work, hub, taken, facts))
 
 
 def take_beacon(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> None:
@@ -104,6 +104,12 @@ def take_beacon(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
     )
     taken = _take(work, badge, hub, arrived, sealed=False)
     _sight(work, taken, hub, "beacon", rssi, up, facts)
+    if kind == kinds.TEST and _grave(facts):
+        # this way there is no room to say so: what has no answer is not passed
+        downlinks.hub_message(
+            work, hub, relay.RECEIPT, relay.pack_receipt(badge.number, heard.ident, b"", relay.BEACON)
+        )
+        return
     _receipt(work, badge, hub, run, heard.ident, taken, relay.BEACON)
 
 
@@ -111,7 +117,7 @@ def take_second_path(work: Work, hub: Hub, up: relay.Up) -> None:
     """A hub told an alarm by text message, because it had no receipt. Raises Malformed for a payload that is none."""
     number, ident, flags, asked, sent, waited = relay.unpack_second_path(up.payload)
     at = work.now - up.held_ms / 1000
-    event = work.db.get(BadgeEvent, (number, ident))
+    event = work.find(BadgeEvent, number, ident)
     alarm = work.alarm(event.alarm_id) if event is not None and event.alarm_id is not None else None
     text = f"hub {hub.name or hub.id}: {sent} of {asked} agreed numbers, after {waited / 1000:.0f} s without an answer"
     if flags & relay.BY_BEACON_ONLY:
@@ -131,16 +137,16 @@ def take_second_path(work: Work, hub: Hub, up: relay.Up) -> None:
 
 def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:
     """The event of this identity: the one that just came, or the one that was known. Raises Malformed."""
-    known = work.db.get(Identity, (badge.number, arrived.ident))
-    event = work.db.get(BadgeEvent, (badge.number, arrived.ident))
+    known = work.find(Identity, badge.number, arrived.ident)
+    event = work.find(BadgeEvent, badge.number, arrived.ident)
     if known is not None and (known.sealed or not sealed):
         work.count("duplicate")
         # purged: its identity is all that is left, and enough to answer
         return event if event is not None else arrived
     _check(arrived)
     if known is None:
-        work.db.add(Identity(badge=badge.number, ident=arrived.ident, received_at=work.now, sealed=sealed))
-        work.db.add(arrived)
+        work.add(Identity(badge=badge.number, ident=arrived.ident, received_at=work.now, sealed=sealed))
+        work.add(arrived)
         event = arrived
     else:
         known.sealed = True
@@ -150,9 +156,7 @@ def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool)
         event.incident, event.body, event.flags = arrived.incident, arrived.body, arrived.flags
         event.battery, event.kind = arrived.battery, arrived.kind
         event.raised_at, event.uncertain = arrived.raised_at, arrived.uncertain
-    work.db.flush()
     _apply(work, badge, hub, event, first=known is None)
-    work.db.flush()
     return event
 
 
@@ -236,22 +240,50 @@ def _sight(
     work: Work, event: BadgeEvent, hub: Hub, via: str, rssi: int | None, up: relay.Up, facts: dict[str, Any]
 ) -> None:
     """Keep what this hub knows of the event: each one's first facts."""
-    if work.db.get(Sighting, (event.badge, event.ident, hub.id, via)) is not None:
+    if work.find(Sighting, event.badge, event.ident, hub.id, via) is not None:
         return
     place = place_of(facts, work.now - up.held_ms / 1000) or hub.place
-    work.db.add(
-        Sighting(badge=event.badge, ident=event.ident, hub=hub.id, via=via, at=work.now, rssi=rssi, place=place)
-    )
+    work.add(Sighting(badge=event.badge, ident=event.ident, hub=hub.id, via=via, at=work.now, rssi=rssi, place=place))
     alarm = work.alarm(event.alarm_id) if event.alarm_id is not None else None
     if alarm is not None:
         work.alarm_changed(alarm, "signal")
+
+
+# --- self-tests -------------------------------------------------------------------------------------------------
+
+
+def _grave(facts: dict[str, Any]) -> list[str]:
+    """What the hub lacks without which an alarm might not get through."""
+    given = facts.get("grave")
+    return [what[:40] for what in given[:8] if isinstance(what, str)] if isinstance(given, list) else []
+
+
+def _ready(work: Work, hub: Hub, event: BadgeEvent, facts: dict[str, Any]) -> bool:
+    """Whether a self-test is passed as far as its hub goes; the first verdict holds, as its wearer feels one."""
+    if event.kind != kinds.TEST or event.receipt is not None:
+        return True
+    if not event.flags & NOT_READY:
+        what, grave = f"hub:{hub.id}", _grave(facts)
+        supervision.settle(work, what, supervision.NOT_READY)
+        if grave:
+            event.flags |= NOT_READY
+            supervision.raise_entry(work, what, supervision.NOT_READY, f"not ready to leave: {', '.join(grave)}")
+            work.notice("test", views.test(work.db, event))
+    return not event.flags & NOT_READY
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
 
 
 def _receipt(
-    work: Work, badge: Badge, hub: Hub, run: Boot, row_ident: bytes, event: BadgeEvent, form: int = relay.EVENT
+    work: Work,
+    badge: Badge,
+    hub: Hub,
+    run: Boot,
+    row_ident: bytes,
+    event: BadgeEvent,
+    form: int = relay.EVENT,
+    ready: bool = True,
 ) -> None:
     alarm = work.db.get(Alarm, event.alarm_id) if event.alarm_id is not None else None
     incident = event.incident
@@ -261,9 +293,11 @@ def _receipt(
     if alarm is None:
         alarm = downlinks.find_alarm(work, badge.number, incident)
     incident, level, flags = downlinks.state_of(alarm, incident, work.now)
-    known = work.db.get(Identity, (badge.number, event.ident))
+    known = work.find(Identity, badge.number, event.ident)
     if form == relay.BEACON and not (known is not None and known.sealed):
         flags |= downlink.BY_BEACON
+    if not ready:
+        flags |= downlink.NOT_READY
     body = downlink.pack_receipt(event.ident, incident, level, flags)
     _answer(work, badge, hub, run, row_ident, downlink.RECEIPT, body, form)
     if downlinks.by_beacon_only(run):
@@ -271,7 +305,7 @@ def _receipt(
         loud = alarm is not None and event.kind in kinds.ALARMS and event.kind != kinds.DURESS
         level = alarm.level if alarm is not None and loud else kinds.RECEIVED
         downlinks.broadcast(work, badge, run, [hub], incident if loud else event.ident, level)
-    if event.receipt is None and event.kind == kinds.TEST:
+    if event.receipt is None and event.kind == kinds.TEST and ready:
         event.receipt = badge.down_number
 
 

@@ -14,10 +14,10 @@ _HALF = 1 << 15
 
 def boot_row(work: Work, badge: Badge, boot: bytes) -> Boot:
     """The row of a badge's boot, made when it is heard for the first time."""
-    row = work.db.get(Boot, (badge.number, boot))
+    row = work.find(Boot, badge.number, boot)
     if row is None:
         row = Boot(badge=badge.number, boot=boot, first_at=work.now)
-        work.db.add(row)
+        work.add(row)
         work.db.flush()
         # a higher counter is a later run; a wiped badge counts from the beginning again and is believed by its STATUS
         before = int.from_bytes((badge.boot or bytes(2))[:2], "big")
@@ -47,9 +47,9 @@ def beacon(work: Work, badge: Badge, hub: Hub, boot: bytes, rotation: int, held:
 
 def _heard(work: Work, badge: Badge, hub: Hub, via: str, held: float) -> None:
     at = work.now - held
-    row = work.db.get(Hearing, (badge.number, hub.id))
+    row = work.find(Hearing, badge.number, hub.id)
     if row is None:
-        work.db.add(Hearing(badge=badge.number, hub=hub.id, at=at, via=via))
+        work.add(Hearing(badge=badge.number, hub=hub.id, at=at, via=via))
         work.db.flush()
     elif at >= row.at:
         row.at, row.via = at, via
@@ -61,7 +61,7 @@ def signal_strength(work: Work, badge: Badge, hub: Hub, facts: dict[str, Any]) -
     rssi = facts.get("rssi")
     if not isinstance(rssi, int) or isinstance(rssi, bool) or not -200 <= rssi <= 50:
         return None
-    row = work.db.get(Hearing, (badge.number, hub.id))
+    row = work.find(Hearing, badge.number, hub.id)
     if row is not None:
         row.rssi = rssi
     return rssi

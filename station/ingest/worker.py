@@ -1,35 +1,51 @@
-"""The one thread that takes messages: alarms first, then the rest; commit, then the broker's acknowledgement."""
+"""The one thread that takes messages: alarms first, then the rest; commit, then the broker's acknowledgement.
+
+What has arrived is taken together, and nothing is waited for: a single message is committed at once, and behind an
+outage, when hubs bring hundreds, each commit carries many. A batch holds messages of one urgency only and ends when
+something more urgent arrives, so an alarm waits for no more than the one message that is being taken.
+"""
 
 import itertools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from station.bus import Arrived
-from station.ingest.dispatch import PREFIX, handle
+from station.ingest.dispatch import handle, take, urgency
 from station.work import Core
 
 logger = logging.getLogger("station.ingest")
 
 QUEUE_MAX = 20_000  # messages; beyond it they are left to the hubs, which repeat what matters
+BATCH_MAX = 64  # messages; twice what one hub has under way
+BATCH_S = 0.05  # the first of a batch waits so long at most for the others: a claim waits behind it as well
 RETRIES = 5
 RETRY_S = 0.2  # a database that is locked or full: the hub repeats what is given up here
 
-_PRIORITY = {"up/event": 0, "hello": 1, "state": 1, "up/status": 2, "up/audio": 3}
 _STOP = Arrived("", b"", 0, 0, 0)
+
+_Entry = tuple[int, int, Arrived]  # urgency, order of arrival, message
 
 
 class Worker:
-    """Takes messages from a queue that any thread may fill. `done` is called when one is dealt with."""
+    """Takes messages from a queue that any thread may fill. `done` is called when one is dealt with.
 
-    def __init__(self, core: Core, done: Callable[[Arrived], None]) -> None:
+    `timer` gives seconds that only grow.
+    """
+
+    def __init__(
+        self, core: Core, done: Callable[[Arrived], None], timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._core = core
         self._done = done
-        self._queue: queue.PriorityQueue[tuple[int, int, Arrived]] = queue.PriorityQueue()
+        self._timer = timer
+        self._queue: queue.PriorityQueue[_Entry] = queue.PriorityQueue()
         self._number = itertools.count()
+        self._alone = 0  # how many are still to be taken one by one
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -49,8 +65,7 @@ class Worker:
         if self._queue.qsize() >= QUEUE_MAX:
             self._core.count("queue full")
             return
-        kind = arrived.topic.removeprefix(PREFIX).partition("/")[2]
-        self._queue.put((_PRIORITY.get(kind, 2), next(self._number), arrived))
+        self._queue.put((urgency(arrived.topic, arrived.payload), next(self._number), arrived))
 
     @property
     def waiting(self) -> int:
@@ -59,11 +74,58 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            arrived = self._queue.get()[2]
+            first = self._queue.get()
             if self._stop.is_set():
                 return
-            if self._take(arrived):
-                self._done(arrived)
+            self.take(first)
+
+    def take(self, first: _Entry) -> None:
+        """Take a message and what has arrived with it; what finds no room in the batch is queued again."""
+        batch = self._batch(first)
+        taken = self._together(batch) if len(batch) > 1 else self._by_itself(first[2])
+        for entry in batch[taken:]:
+            self._queue.put(entry)
+
+    def _batch(self, first: _Entry) -> list[_Entry]:
+        batch = [first]
+        while len(batch) < (1 if self._alone else BATCH_MAX):
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if entry[0] != first[0]:
+                self._queue.put(entry)
+                break
+            batch.append(entry)
+        return batch
+
+    def _together(self, batch: list[_Entry]) -> int:
+        end = self._timer() + BATCH_S
+
+        def go_on() -> bool:
+            return self._timer() < end and not self._stop.is_set() and not self._waits_before(batch[0][0])
+
+        try:
+            taken = take(self._core, [(arrived.topic, arrived.payload) for _, _, arrived in batch], go_on)
+        except Exception as error:
+            # one of them spoils the others: which one, and why, is found out and said when each is taken alone
+            logger.info("%d messages are taken one by one: %s", len(batch), type(error).__name__)
+            self._alone = len(batch)
+            return 0
+        for _, _, arrived in batch[:taken]:
+            self._done(arrived)
+        return taken
+
+    def _waits_before(self, urgency: int) -> bool:
+        with self._queue.mutex:
+            waiting = self._queue.queue
+            return bool(waiting) and waiting[0][0] < urgency
+
+    def _by_itself(self, arrived: Arrived) -> int:
+        self._alone = max(self._alone - 1, 0)
+        if self._take(arrived):
+            self._done(arrived)
+        return 1
 
     def _take(self, arrived: Arrived) -> bool:
         for attempt in range(RETRIES):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
 
 from pocket import Pocket
 
@@ -27,16 +28,26 @@ class LightStation:
         self._chain = chain
         self._badges = {badge.number: badge for badge in chain.badges}
         self._number = 1 << 40
-        self._real = vars(ingest)["handle"]
+        self._real = vars(ingest)["handle"], vars(ingest)["take"]
         self._keys: dict[str, bytes] = {}
         with chain.station.core.read() as db:
             self._keys = {row.id: row.key for row in db.query(Hub)}
         assert all(hub_id(key) == name for name, key in self._keys.items())
-        setattr(ingest, "handle", self._handle)  # noqa: B010
+        self._put(self._handle, self._take)
 
     def restore(self) -> None:
         """The real ingest again."""
-        setattr(ingest, "handle", self._real)  # noqa: B010
+        self._put(*self._real)
+
+    @staticmethod
+    def _put(handle: Callable[..., None], take: Callable[..., int]) -> None:
+        setattr(ingest, "handle", handle)  # noqa: B010
+        setattr(ingest, "take", take)  # noqa: B010
+
+    def _take(self, core: Core, messages: Sequence[tuple[str, bytes]], _go_on: Callable[[], bool]) -> int:
+        for topic, payload in messages:
+            self._handle(core, topic, payload)
+        return len(messages)
 
     def _say(self, name: str, kind: int, payload: bytes) -> None:
         self._number += 1

@@ -63,6 +63,57 @@ async def air() -> AsyncIterator[tuple[Air, int]]:
         server.close()
 
 
+class Gate:
+    """A hub's own network: closed, it resets what is open and refuses what comes."""
+
+    def __init__(self, port: int) -> None:
+        self.to = port
+        self.port = 0
+        self.open = True
+        self._ends: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> Gate:
+        """From now on what comes to `port` passes."""
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.open:
+            writer.transport.abort()
+            return
+        try:
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        except OSError:
+            writer.transport.abort()
+            return
+        for end in (writer, other_writer):
+            end.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._ends |= {writer, other_writer}
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    sink.write(data)
+            sink.transport.abort()
+
+        await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
+        self._ends -= {writer, other_writer}
+
+    def close(self) -> None:
+        """Nothing passes any more, until `open` is set."""
+        self.open = False
+        for end in list(self._ends):
+            end.transport.abort()
+
+    def end(self) -> None:
+        """No more of it."""
+        if self._server is not None:
+            self._server.close()
+        self.close()
+
+
 class Badge:
     """A badge that does what it is told, with the real session, seals and beacons."""
 

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neighbours import broker, until
+from neighbours import Gate, broker, until
 from pocket_hub import ADVERT, ANSWERED, CLOCK, DIAL, DISK, FRAME, HANG_UP, VALUE
 from sqlalchemy import func, select
 
@@ -206,7 +205,7 @@ class Pocket:
         self.broker_port = port
         self.raised_notices: Counter[int] = Counter()
         self.arrivals: list[tuple[float, int, bytes]] = []
-        self.open = True
+        self.gate = Gate(port)
         self.pid = 0
         self.died = asyncio.Event()
         self.moved_ms = 0
@@ -219,7 +218,6 @@ class Pocket:
         self._writer: asyncio.StreamWriter | None = None
         self._zygote: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._pipes: set[asyncio.StreamWriter] = set()
 
     def _provisioned(self, number: int) -> Badge:
         with self.station.core.work() as work:
@@ -235,11 +233,10 @@ class Pocket:
     async def up(self) -> None:
         """Air, network, and a hub that the station knows with every badge enrolled."""
         self._air = await asyncio.start_unix_server(self._hub_came, str(self.folder / "air"))
-        self._gate = await asyncio.start_server(self._pass, "127.0.0.1", 0)
-        self.gate_port = self._gate.sockets[0].getsockname()[1]
+        await self.gate.start()
         self.config = self.folder / "hub.toml"
         self.config.write_text(
-            f'[hub]\nname = "pocket"\ndir = "hub"\n[radio]\nair = "pocket:1"\n[mqtt]\nport = {self.gate_port}\n'
+            f'[hub]\nname = "pocket"\ndir = "hub"\n[radio]\nair = "pocket:1"\n[mqtt]\nport = {self.gate.port}\n'
             f'version = "5"\n[station]\nkey = "{self.station.vault.public_key.hex()}"\n{self._extra}'
         )
         self._zygote = await asyncio.create_subprocess_exec(
@@ -318,12 +315,6 @@ class Pocket:
         # what it had said before it died is heard
         await until(lambda: self._writer is None, 5, "the end of its radio")
 
-    def close_uplink(self) -> None:
-        """Nothing passes any more."""
-        self.open = False
-        for pipe in list(self._pipes):
-            pipe.transport.abort()
-
     def move_clock(self, seconds: float) -> None:
         """Later, for the hub, at once."""
         self.moved_ms += int(seconds * 1000)
@@ -365,9 +356,7 @@ class Pocket:
             self._zygote.kill()
             await self._zygote.wait()
         self._air.close()
-        self._gate.close()
-        for pipe in list(self._pipes):
-            pipe.transport.abort()
+        self.gate.end()
         await asyncio.to_thread(self.station.stop)
 
     # ------------------------------------------------------------------ air and network
@@ -411,29 +400,6 @@ class Pocket:
             for badge in self.badges:
                 if badge.resends:
                     badge.again()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.open:
-            writer.transport.abort()
-            return
-        try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.broker_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        for end in (writer, other_writer):
-            sock = end.get_extra_info("socket")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pipes |= {writer, other_writer}
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
-                while data := await source.read(65536):
-                    sink.write(data)
-            sink.transport.abort()
-
-        await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
-        self._pipes -= {writer, other_writer}
 
     # ------------------------------------------------------------------ what the station has
 
@@ -523,7 +489,7 @@ async def lives(chain: Pocket, plan: list[tuple[str, int]], chance: random.Rando
     fired: Counter[str] = Counter()
     await chain.kill()
     for capture, (point, number) in enumerate(plan, 1):
-        chain.open = chance.random() < 0.75
+        chain.gate.open = chance.random() < 0.75
         await chain.start_hub(point, 1 if not point else number)
         index = 0
         # a random instant is counted from the first session on, so that a busy machine has lives worth ending too
@@ -543,16 +509,16 @@ async def lives(chain: Pocket, plan: list[tuple[str, int]], chance: random.Rando
                     badge.raise_event(chance.choice(STORY))
             elif not point and number < 60 and time.monotonic() - born > number / 1000:
                 break  # some die before anybody has spoken
-            if point and not chain.open and time.monotonic() - born > 0.4:
-                chain.open = True  # some points are only passed with a station
+            if point and not chain.gate.open and time.monotonic() - born > 0.4:
+                chain.gate.open = True  # some points are only passed with a station
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await chain.died.wait()
         if point and chain.died.is_set():
             fired[point] += 1
-        chain.close_uplink()
+        chain.gate.close()
         await chain.kill()
-    chain.open = True
+    chain.gate.open = True
     await chain.start_hub()
     tally = await chain.settled()
     tally.kills, tally.by_point = len(plan), sum(fired.values())

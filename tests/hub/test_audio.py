@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,6 +202,7 @@ def test_a_capture_that_began_with_another_hub_is_acknowledged_from_its_lowest_p
         assert line.acks == [(BOOT, 1, 701, 0b10)]
         made.received(1, BOOT, 1, 699, b"came late")
         made.received(1, BOOT, 1, 701, b"next")
+        clock.now += audio.ACK_MS
         await rounds(made)
         assert line.acks[1:] == [(BOOT, 1, 702, 0b1)]
 
@@ -221,6 +223,62 @@ def test_packets_that_are_nowhere_any_more_are_not_waited_for(tmp_path: Path) ->
         made.skipped(1, BOOT, 9, 150)  # of a capture that never came here
 
     asyncio.run(play())
+
+
+RATE = 40  # packets a second
+
+
+async def speech(folder: Path, seconds: int, lost: frozenset[int] = frozenset()) -> tuple[Line, int, dict[int, int]]:
+    """A badge speaks, the hub's rounds come as they do; what was said to the badge, the most that it had to keep, and
+    after how many ms a lost packet was asked for."""
+    line, clock = Line(), Watch()
+    made = spool(folder, line, clock)
+    kept = told = index = 0
+    asked: dict[int, int] = {}
+    when: dict[int, int] = {}
+    began = clock.now
+    while clock.now < began + 1000 * seconds:
+        clock.now += int(1000 * audio.TICK_S)
+        while index < (clock.now - began) * RATE // 1000:
+            if index not in lost:
+                made.received(1, BOOT, 1, index, bytes(200))
+            elif index not in when:
+                when[index] = clock.now
+            index += 1
+        await rounds(made)
+        for _, _, following, beyond in line.acks[told:]:
+            if beyond and following in lost and following not in asked:
+                asked[following] = clock.now - when[following]
+                made.received(1, BOOT, 1, following, bytes(200))
+        told = len(line.acks)
+        if line.acks:
+            kept = max(kept, index - line.acks[-1][2])
+    await made.close()
+    return line, kept, asked
+
+
+def test_a_badge_that_speaks_is_written_to_a_few_times_a_second_and_never_keeps_more_than_its_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("now", "each"):
+        (tmp_path / folder).mkdir()
+    line, kept, _ = asyncio.run(speech(tmp_path / "now", 30))
+    assert len(line.acks) / 30 <= 4.5
+    assert kept <= 30 - 8, "packets that wait in its memory before it writes to flash, and those on their way (200 ms)"
+    assert line.acks[0][2] <= 4, "of the first it hears at once: it sends them again after 300 ms"
+    monkeypatch.setattr(audio, "ACK_MS", 0)
+    before, kept_before, _ = asyncio.run(speech(tmp_path / "each", 30))
+    assert len(before.acks) / 30 >= 12, "one for each batch, as it was"
+    assert kept_before <= kept
+
+
+def test_a_gap_is_told_at_once_whatever_else_is_held_back(tmp_path: Path) -> None:
+    lost = frozenset(range(40, 1000, 37))
+    line, _, asked = asyncio.run(speech(tmp_path, 25, lost))
+    assert asked.keys() == lost
+    # noticed by the packet after it, and told with the batch in which that comes
+    assert max(asked.values()) <= 2000 * audio.TICK_S
+    assert line.acks[-1][2] >= 25 * RATE - audio.ACK_PACKETS - 4
 
 
 def test_an_acknowledgement_that_was_lost_is_repeated_while_sound_comes(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Loot:
 async def stolen(chain: Pocket) -> Loot:
     """A hub that was taken away while an alarm with sound waited in it."""
     badge = chain.badges[0]
-    chain.close_uplink()
+    chain.gate.close()
     names = [badge.raise_event(kind) for kind in (kinds.SOS, kinds.CHECK_IN)]
     for index in range(12):
         badge.speak(1, index)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from neighbours import Badge, Station, air, broker, until
+from neighbours import Badge, Gate, Station, air, broker, until
 
 from firmware.emulator.air.faults import Fault
 from firmware.emulator.air.link import Air
@@ -100,44 +100,6 @@ class HubProcess:
         out, _ = await asked.communicate()
         answer: dict[str, Any] = json.loads(out)
         return answer
-
-
-class Gate:
-    """The hub's own network: closed, it resets what is open and refuses what comes."""
-
-    def __init__(self, port: int) -> None:
-        self.to = port
-        self.port = 0
-        self.open = True
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> Gate:
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.open:
-            writer.transport.abort()
-            return
-        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.to)
-        self._writers |= {writer, other_writer}
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
-                while data := await source.read(65536):
-                    sink.write(data)
-            sink.transport.abort()
-
-        await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
-        self._writers -= {writer, other_writer}
-
-    def close(self) -> None:
-        """Nothing passes any more."""
-        self.open = False
-        for writer in list(self._writers):
-            writer.transport.abort()
 
 
 class Scene:

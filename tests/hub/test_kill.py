@@ -41,7 +41,7 @@ async def _found_out(chain: Pocket, sabotage: str) -> None:
     badge.resends = False
     await chain.kill()
     if sabotage == "held_early":
-        chain.open = False
+        chain.gate.open = False
     else:
         chain.station.bus._arrived = lambda arrived: None  # it loses what the broker gives it
     await chain.start_hub(sabotage=sabotage)
@@ -50,10 +50,10 @@ async def _found_out(chain: Pocket, sabotage: str) -> None:
     await until(lambda: alarm in badge.held, 5, "a promise")
     if sabotage != "held_early":
         await asyncio.sleep(0.5)
-    chain.close_uplink()
+    chain.gate.close()
     await chain.kill()
     chain.station.bus._arrived = chain.station.worker.put
-    chain.open = True
+    chain.gate.open = True
     badge.kind = kinds.STATUS
     await chain.start_hub()
     assert (await chain.settled()).lost == 1

@@ -235,13 +235,13 @@ def test_no_position_is_written_outside_an_alarm_or_a_visit(tmp_path: Path) -> N
     async def story() -> None:
         async with pocket(tmp_path, 1, '[location]\nfixed = "52.9225,-1.4746"\n') as chain:
             badge = chain.badges[0]
-            chain.close_uplink()
+            chain.gate.close()
             for kind, stored in ((kinds.BATTERY, False), (kinds.BOOTED, False), (kinds.TEST, False), (kinds.SOS, True)):
                 name = badge.raise_event(kind)
                 await until(lambda name=name: name in badge.held, 5)  # type: ignore[misc]
                 written = b"".join(p.read_bytes() for p in (tmp_path / "hub").iterdir() if p.is_file())
                 assert (b"52.9225" in written) == stored
-            chain.open = True
+            chain.gate.open = True
             await chain.settled()
         assert "52.92" not in (tmp_path / "hub.log").read_text()
 

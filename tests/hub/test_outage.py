@@ -27,7 +27,7 @@ def test_four_hours_without_uplink_and_a_moved_clock_lose_no_event_no_sound_and_
     async def story(chain: Pocket) -> None:
         badge = chain.badges[0]
         started = time.time()
-        chain.close_uplink()
+        chain.gate.close()
         raised: list[tuple[bytes, int, float]] = []  # which, kind, hours before the end
         for hours, kind in ((4, kinds.VISIT_START), (3, kinds.BATTERY), (2, kinds.SOS), (1, kinds.LANYARD)):
             badge.kind = kinds.STATUS
@@ -43,7 +43,7 @@ def test_four_hours_without_uplink_and_a_moved_clock_lose_no_event_no_sound_and_
             if hours == 2:
                 await chain.start_hub()
                 await until(lambda: badge.established, 5, "a session again")
-        chain.open = True
+        chain.gate.open = True
         tally = await chain.settled()
         assert tally.clean, tally
         assert tally.sounds == 16
@@ -84,13 +84,13 @@ def test_a_disk_that_takes_nothing_stops_no_alarm_and_no_badge_is_told_held(tmp_
     async def run() -> None:
         async with pocket(tmp_path, 1) as chain:
             badge = chain.badges[0]
-            chain.close_uplink()
+            chain.gate.close()
             chain.fill_disk(True)
             alarm = badge.raise_event(kinds.SOS)
             status = await chain.until_status(lambda status: "failed" in status["disk"], "it says so")
             assert alarm not in badge.held
             assert status["queue"] >= 1, "kept in memory"
-            chain.open = True
+            chain.gate.open = True
             await until(lambda: alarm in badge.receipted, 10, "sent from memory, and answered")
             assert alarm not in badge.held, "never claimed"
             chain.fill_disk(False)

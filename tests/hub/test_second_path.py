@@ -283,7 +283,7 @@ def test_the_whole_chain_tells_the_numbers_and_later_the_station(tmp_path: Path)
         chain.move_clock(20)
         await asyncio.sleep(0.3)
         assert modem.sent == [], "the station has it"
-        chain.close_uplink()
+        chain.gate.close()
         chain.move_clock(700)
         alarm = badge.raise_event(kinds.LANYARD)
         await until(lambda: alarm in badge.held, 5, "held")
@@ -294,7 +294,7 @@ def test_the_whole_chain_tells_the_numbers_and_later_the_station(tmp_path: Path)
         await chain.until_status(lambda status: status["queue"] >= 2, "the report is in the outbox")
         await asyncio.sleep(0.3)
         await chain.kill()
-        chain.open = True
+        chain.gate.open = True
         await chain.start_hub()
         assert (await chain.settled()).clean
 
@@ -362,7 +362,7 @@ def test_a_hub_process_that_is_killed_around_a_message_tells_everybody_and_owns_
                     assert "Perhaps sent before." in texts[1], (point, nth, texts)
         assert killed >= len(points) * 0.6
         assert twice < killed
-        chain.open = True
+        chain.gate.open = True
         assert (await chain.settled()).clean
 
         def told() -> int:
@@ -373,7 +373,7 @@ def test_a_hub_process_that_is_killed_around_a_message_tells_everybody_and_owns_
 
     async def run() -> None:
         async with pocket(tmp_path, 1, extra) as chain:
-            chain.close_uplink()
+            chain.gate.close()
             await story(chain)
         assert free_of_errors(tmp_path / "hub.log") == []
 

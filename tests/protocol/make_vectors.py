@@ -101,7 +101,13 @@ def make() -> dict[str, object]:
         )
     out["events"] = sealed
     nonce = bytes(range(13))
-    down = downlink.Down(downlink.RECEIPT, 70001, BOOT, 7, downlink.pack_receipt(IDENT, IDENT, kinds.RECEIVED, 0))
+    downs = [
+        downlink.Down(downlink.RECEIPT, 70001, BOOT, 7, downlink.pack_receipt(IDENT, IDENT, kinds.RECEIVED, 0)),
+        # a self-test that came back by a hub that is not ready
+        downlink.Down(
+            downlink.RECEIPT, 70002, BOOT, 8, downlink.pack_receipt(IDENT, bytes(8), kinds.RAISED, downlink.NOT_READY)
+        ),
+    ]
     out["downlinks"] = [
         {
             "badge": BADGE,
@@ -113,6 +119,7 @@ def make() -> dict[str, object]:
             "body": down.body.hex(),
             "blob": downlink.seal_down(k.down, BADGE, nonce, down).hex(),
         }
+        for down in downs
     ]
     group = beacon.Group(GROUP)
     out["beacons"] = [

@@ -193,6 +193,16 @@ def test_a_failed_test_does_not_pass_later() -> None:
     assert passed.proved(True) == patterns.TEST_PASSED
 
 
+def test_a_self_test_that_says_not_ready_is_not_passed_and_no_check_in_is_spoilt_by_it() -> None:
+    errand = custody.Errand(b"event-id", 0, test=True)
+    assert errand.proved(True, ready=False) == patterns.TEST_FAILED
+    assert errand.proved(True) is None
+    assert errand.poll(9000)[0] is None, "said once"
+    stale = custody.Errand(b"event-id", 0, test=True)
+    assert stale.proved(False, ready=False) is None
+    assert custody.Errand(b"event-id", 0).proved(True, ready=False) == patterns.CHECKED_IN
+
+
 @given(st.lists(st.tuples(st.integers(1, 12000), st.booleans()), max_size=60))
 def test_protection_is_never_believed_longer_than_proved(steps: list[tuple[int, bool]]) -> None:
     now = 0

@@ -1,11 +1,13 @@
 """Ingest: every event once, in any order, by any hub, and answered every time."""
 
+import itertools
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from station_parts import NONE, Badge, Hub
 from station_world import World
 
@@ -13,7 +15,8 @@ from protocol import downlink, events, ident, kinds, relay
 from protocol.answer import open_answer
 from protocol.beacon import Group
 from station import alarms
-from station.model import BadgeEvent
+from station.ingest.dispatch import take
+from station.model import Alarm, BadgeEvent, Supervision
 
 
 def _receipts(world: World, hub: Hub, badge: Badge) -> list[tuple[bytes, bytes, int, int]]:
@@ -256,6 +259,62 @@ def test_a_self_test_passes_once_the_badge_shows_that_it_holds_the_answer(world:
     assert world.alarms() == []
 
 
+def _test_receipts(world: World, hub: Hub, badge: Badge) -> list[int]:
+    return [downlink.unpack_receipt(m.body)[3] for m in world.told(hub, badge) if m.type == downlink.RECEIPT]
+
+
+def _not_ready(world: World) -> list[tuple[str, str]]:
+    with world.core.read() as db:
+        rows = db.scalars(select(Supervision).where(Supervision.state == "not_ready", Supervision.until.is_(None)))
+        return [(row.what, row.text) for row in rows]
+
+
+def test_a_self_test_by_a_hub_that_is_not_ready_is_not_passed_and_the_wearer_is_told(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    lacks: dict[str, Any] = {"ready": False, "missing": ["hub battery", "place"], "grave": ["hub battery"]}
+    first = badge.event(kinds.TEST)
+    world.say(hub, hub.event(badge, first, **lacks))
+    world.say(hub, hub.event(badge, first))
+    assert _test_receipts(world, hub, badge) == [downlink.NOT_READY] * 2, "the first verdict is the one that is felt"
+    receipt = world.told(hub, badge)[-1]
+    world.say(hub, hub.status(badge, badge.status(last_down=receipt.number)), "status")
+    tests = [(n.data["passed"], n.data["ready"]) for n in world.notices if n.event == "test"]
+    assert tests == [(False, True), (False, False)]
+    assert _not_ready(world) == [(f"hub:{hub.name}", "not ready to leave: hub battery")]
+    # charged, and tried again
+    second = badge.event(kinds.TEST)
+    world.say(hub, hub.event(badge, second, ready=False, missing=["place"], grave=[]))
+    world.say(hub, hub.event(badge, second, **lacks))
+    assert _test_receipts(world, hub, badge)[2:] == [0, 0]
+    receipt = [m for m in world.told(hub, badge) if m.type == downlink.RECEIPT][-2]
+    world.say(hub, hub.status(badge, badge.status(last_down=receipt.number)), "status")
+    tests = [(n.data["passed"], n.data["ready"]) for n in world.notices if n.event == "test"]
+    assert tests[-1] == (True, True)
+    assert _not_ready(world) == []
+
+
+def test_what_a_hub_says_of_itself_changes_nothing_but_a_self_test(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    for kind in (kinds.SOS, kinds.CHECK_IN, kinds.VISIT_START):
+        world.say(hub, hub.event(badge, badge.event(kind), grave=["disk"]))
+    oddities: tuple[Any, ...] = ("disk", 7, [7, None], {})
+    for odd in oddities:
+        world.say(hub, hub.event(badge, badge.event(kinds.TEST), grave=odd))
+    assert not any(flags & downlink.NOT_READY for flags in _test_receipts(world, hub, badge))
+    assert _not_ready(world) == []
+
+
+def test_by_beacon_a_self_test_of_a_hub_that_is_not_ready_has_no_answer_at_all(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    test = badge.event(kinds.TEST)
+    world.say(hub, hub.beacon(badge, test, grave=["disk"]))
+    assert _answers(world, hub, badge) == []
+    assert world.told(hub, badge) == []
+    assert [relay.unpack_receipt(m.payload)[1] for m in world.down(hub) if m.type == relay.RECEIPT] == [test.ident]
+    world.say(hub, hub.beacon(badge, test))
+    assert _answers(world, hub, badge) == [(test.ident, kinds.RECEIVED, 2)]
+
+
 def test_a_later_boot_is_answered_and_a_replayed_old_one_does_not_bring_it_back(world: World) -> None:
     badge, hub = world.badge(), world.hub()
     sos = badge.event(kinds.SOS)
@@ -302,6 +361,22 @@ def test_one_incident_is_one_alarm_in_any_order_with_any_repetition(shared_world
     assert alarm["cancelled_at"] is not None
     kinds_seen = sorted(s["kind"] for s in alarm["signals"])
     assert kinds_seen == ["cancel", "lanyard", "sos"]
+
+
+def test_a_cancel_whose_envelope_comes_before_that_of_its_sos_makes_no_second_alarm(world: World) -> None:
+    hub = world.hub()
+    for rest in itertools.permutations((0, 1, 2, 4)):
+        order = (3, 5, *rest)  # the beacons of lanyard and cancel first, then everything else in any order
+        badge = world.badge()
+        story = _story(badge)
+        messages = []
+        for how, event in (story[index] for index in order):
+            messages.append(
+                (hub.topic("event"), hub.event(badge, event) if how == "event" else hub.beacon(badge, event))
+            )
+        take(world.core, messages)
+        with world.core.read() as db:
+            assert db.scalar(select(func.count()).where(Alarm.badge == badge.number)) == 1, order
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

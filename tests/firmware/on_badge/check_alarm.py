@@ -232,6 +232,22 @@ def test_self_test_passes_with_the_station_and_fails_without():
     assert world.felt().count(patterns.TEST_PASSED) == 1  # too late is not passed
 
 
+def test_self_test_that_comes_back_by_a_hub_that_is_not_ready_is_felt_as_such_and_only_then():
+    world, hub = ready()
+    world.flags = downlink.NOT_READY
+    world.badge.act("side_4")
+    world.run(1000)
+    assert world.felt() == [patterns.TEST_FAILED]
+    assert not world.badge.uplink.outbox.events  # it is dealt with, and not sent again
+    world.badge.act(SOS)
+    world.run(12000)
+    assert world.felt()[1:] == [patterns.PRESSED, patterns.STATION_HAS_IT]  # nothing else is spoilt by it
+    world.flags = 0
+    world.badge.act("side_4")
+    world.run(1000)
+    assert world.felt()[-1] == patterns.TEST_PASSED
+
+
 def test_a_status_every_2_s_in_an_alarm_and_every_5_s_otherwise():
     world, hub = ready()
     hub.statuses.clear()

@@ -176,6 +176,29 @@ def test_live_sound_arrives_in_order_and_is_forgotten():
     assert scene.ended == [(1, 200, 0)]
 
 
+def test_acknowledgements_three_times_a_second_keep_the_sound_in_memory_and_repeat_nothing():
+    """As seldom as a hub gives them (hub/audio.py), and late by what connection and hub take."""
+    flash()
+    scene = Scene()
+    hub = Hub(scene.recorder)
+    hub.acks = False
+    scene.connect(hub)
+    scene.recorder.begin(1, INCIDENT)
+    scene.run(0.1)
+    hub.acknowledge((BOOT, 1))  # the first ones at once
+    told = []
+    for tick in range(800):
+        if tick % 13 == 0:
+            told.append((Time.now + 100, max(hub.packets[(BOOT, 1)]) + 1))
+        while told and told[0][0] <= Time.now:
+            scene.recorder.acknowledged(BOOT, 1, told.pop(0)[1], 0)
+        scene.run(0.025)
+        assert os.listdir("/flash") == [], tick
+        assert scene.recorder.waiting() < 30, scene.recorder.waiting()
+    assert hub.order == [(1, i) for i in range(804)]
+    assert scene.recorder.dropped == 0
+
+
 def test_a_gap_of_ten_seconds_in_the_link_loses_nothing_and_live_comes_first_afterwards():
     flash()
     scene = Scene()
