@@ -57,6 +57,7 @@ def test_the_manifest_of_a_build_of_ones_own_has_all_that_a_badge_loads() -> Non
         "protocol/relay.py",
         "protocol/restart.py",
         "firmware/badge/card.py",
+        "firmware/badge/start.py",
         "firmware/boards/emulator.py",
         "firmware/boards/power.py",
     }
