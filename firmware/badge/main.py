@@ -231,8 +231,8 @@ class Machine:
     def unload(self, *names: str) -> None:
         """Forget modules that were loaded for a moment, where they are loaded."""
         for name in names:
-            if sys.modules.pop(name, None) is not None:
-                package, _, leaf = name.rpartition(".")
+            package, _, leaf = name.rpartition(".")
+            if sys.modules.pop(name, None) is not None and hasattr(sys.modules[package], leaf):
                 delattr(sys.modules[package], leaf)
         gc.collect()
 
