@@ -131,6 +131,7 @@ class Machine:
         )
         self.badge.reset = self.reset
         self.badge.sleep = self.sleep
+        self.badge.alarms.make_room = self.shed
         self.badge.begin(machine.reset_cause())
         return links, recorder
 
@@ -194,10 +195,9 @@ class Machine:
 
     def update(self, rest: str) -> None:
         """A line of an update that comes over the cable. Raises Refused."""
-        if self.badge is None:
-            raise Refused("not provisioned: an update has to reach a hub, provision it first")
-        if self.badge.alarms.current is not None:
-            trace.say("update", "at=0 why=an_alarm_is_open")
+        why = self._needed()
+        if why:
+            trace.say("update", "at=0 why=" + why.replace(" ", "_"))
             return
         going = False
         try:
@@ -213,18 +213,28 @@ class Machine:
             if not going:
                 self.shed()
 
+    def _needed(self) -> str:
+        """Why the badge has to be all there for its wearer now, "" if it has not. Raises Refused without keys."""
+        if self.badge is None:
+            raise Refused("not provisioned: an update has to reach a hub, provision it first")
+        return "a button is down" if self.recogniser.busy() else self.badge.occupied()
+
     def _update(self) -> bool:
-        updating = self._updating
-        if updating is None or self.badge is None or self.badge.alarms.current is not None or not updating.go():
-            self.shed()
-            return False
-        return True
+        why = self._needed()
+        if why:
+            trace.say("update", "at=0 why=" + why.replace(" ", "_"))
+        elif self._updating is not None and self._updating.go():
+            return True
+        self.shed()
+        return False
 
     def shed(self) -> None:
-        """Memory is wanted: an update gives back all that it took, and can be begun again."""
-        if self._updating is not None:
-            self.half_done = self._updating.left()
+        """Memory is wanted: an update gives back all that it took. It knows how far it was and can be begun again."""
+        updating = self._updating
+        if updating is not None:
             self.console.step = self._updating = None
+            self.half_done = updating.left()
+            del updating
             self.unload("firmware.badge.update", "firmware.badge.update_key", "firmware.badge.release")
             self.unload("protocol.image", "protocol.p256")
 
@@ -269,6 +279,7 @@ class Machine:
 
     def act(self, act: str) -> None:
         """What the wearer's hand did."""
+        self.shed()
         if self.badge is not None:
             self.badge.act(act)
 

@@ -11,8 +11,9 @@ not of what came. Slots, boot record and going back are the ESP32's own (two app
 the running firmware is never written to, and a power cut leaves it the one that starts.
 
 Everything is done in steps that a wearer's SOS can come between: one piece, one bit of the signature, eight reads. When
-an alarm opens the update gives all its memory back at once and remembers only how far it was (main.py); a running visit
-puts off the restart alone. Memory is short on a badge on duty: what is needed for a moment is loaded for a moment.
+a button goes down, an alarm opens or a visit begins, the update gives all its memory back at once and remembers only
+how far it was (main.py); whoever is at the other end begins again until it is taken. So the restart waits for all of
+these too. Memory is short on a badge on duty: what is needed for a moment is loaded for a moment.
 """
 
 import gc
@@ -30,8 +31,6 @@ from .retained import CAUSE_UPDATED
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Generator
 
-    from protocol.image import Head
-
     from .main import Machine
 
 _HEAD = const(256)  # protocol.image.HEAD, CHUNK
@@ -39,8 +38,8 @@ _CHUNK = const(128)
 _BLOCK = const(4096)
 _READ = const(512)
 _READS = const(8)  # a step: about 2 ms on a badge (estimate)
+_SPARE = const(6144)  # bytes that must be free for the signature and for all that goes on beside it
 _SILENCE_MS = const(120000)  # then whoever was at the other end has gone, and the memory is given back
-_SAY_MS = const(5000)  # while it waits, the other end is told why so often
 
 
 class Update:
@@ -50,7 +49,7 @@ class Update:
         self._parts = parts
         self._slot: "Any" = None
         self._head: "bytearray | None" = None
-        self._found: "Head | None" = None
+        self._found: "tuple[str, int, int, bytes] | None" = None  # version, length, seconds of trial, hash
         self._size = 0
         self._crc = 0
         self._at = 0
@@ -59,7 +58,7 @@ class Update:
 
     def left(self) -> "tuple[int, int, int]":
         """What the next one may go on with: size, CRC of the head, and how far this one came."""
-        return (self._size, self._crc, self._at) if self._at > _HEAD else (0, 0, 0)
+        return (self._size, self._crc, self._at) if self._found is not None else self._parts.half_done
 
     def obey(self, rest: str) -> bool:
         """What comes after `update` on a line; False when it is over. Raises Refused, and then it is over too."""
@@ -140,7 +139,7 @@ class Update:
             self._work = None
             if self._at < self._size:
                 trace.say("update", "at=%d" % self._at)
-            else:  # all of it had come before an alarm
+            else:  # all of it had come before somebody needed the badge
                 self._work = self._check_slot()
         except Refused as error:
             trace.say("refused", "why=" + str(error).replace(" ", "_"))
@@ -153,6 +152,7 @@ class Update:
     def _check_head(self) -> "Generator[None, None, None]":
         head = bytes(self._head or b"")
         self._head = None
+        gc.collect()
         unload = self._parts.unload
         from .update_key import PUBLIC
 
@@ -162,14 +162,19 @@ class Update:
         from protocol import image
 
         try:
-            found = image.unpack(head)
+            said = image.unpack(head)
         except image.BadImage as error:
             raise Refused(str(error))
+        # taken out of their class, which holds the whole module
+        board, release = said.board, said.release
+        found = (said.version, said.length, said.trial, said.digest)
         signed = sha256(head[: image.SIGNED]).digest()
         signature = head[image.SIGNED : image.SIGNATURE]
-        del image, head
+        del image, head, said
         unload("protocol.image")
         yield
+        if gc.mem_free() < _SPARE:
+            raise MemoryError
         from protocol import p256
 
         good = yield from p256.verifying(unhexlify(PUBLIC), signed, signature)
@@ -180,28 +185,28 @@ class Update:
         from .release import RELEASE
 
         unload("firmware.badge.release")
-        board = self._parts.board.NAME
-        if found.board != board:
-            raise Refused("this is for the board %s, and the badge is a %s" % (found.board, board))
-        if found.release < RELEASE:
-            raise Refused(
-                "release %d is older than the badge's own, %d: a newer one is needed" % (found.release, RELEASE)
-            )
-        if found.length != self._size - _HEAD:
+        mine = self._parts.board.NAME
+        if board != mine:
+            raise Refused("this is for the board %s, and the badge is a %s" % (board, mine))
+        if release < RELEASE:
+            raise Refused("release %d is older than the badge's own, %d: a newer one is needed" % (release, RELEASE))
+        if found[1] != self._size - _HEAD:
             raise Refused("the file is not as long as it says: copy it again")
         self._found = found
         size, crc, at = self._parts.half_done
         if (size, crc) == (self._size, self._crc):
-            self._at = at
+            self._at = max(at, _HEAD)
 
     def _check_slot(self) -> "Generator[None, None, None]":
-        found = self._found
+        if self._found is None:
+            return
+        version, length, seconds, digest = self._found
         slot = self._slot
         total = sha256()
         view = memoryview(bytearray(_READ))
         at = 0
-        while found is not None and at < found.length:
-            piece = view[: min(_READ, found.length - at)]
+        while at < length:
+            piece = view[: min(_READ, length - at)]
             try:
                 slot.readblocks(at // _BLOCK, piece, at % _BLOCK)
             except OSError as error:
@@ -210,33 +215,18 @@ class Update:
             at += len(piece)
             if at % (_READ * _READS) == 0:
                 yield
-        if found is None or total.digest() != found.digest:
+        if total.digest() != digest:
             self._at = 0
             raise Refused("what lies in the slot is not what was signed: copy the file again and try again")
-        trace.say("update", "state=checked version=" + found.version)
-        said = ""
-        said_ms = 0
-        while True:
-            why = self._occupied()
-            if not why:
-                break
-            if why != said or now_ms() - said_ms >= _SAY_MS:
-                said = why
-                said_ms = now_ms()
-                trace.say("update", "state=waiting why=" + why.replace(" ", "_"))
-            yield
-        trace.say("update", "state=restart version=%s trial=%d" % (found.version, found.trial))
-        self._install(found)
+        trace.say("update", "state=checked version=" + version)
+        trace.say("update", "state=restart version=%s trial=%d" % (version, seconds))
+        self._install(version, seconds)
 
-    def _occupied(self) -> str:
-        badge = self._parts.badge
-        return "a button is down" if self._parts.recogniser.busy() else badge.occupied() if badge is not None else ""
-
-    def _install(self, found: "Head") -> None:
+    def _install(self, version: str, seconds: int) -> None:
         from . import trial
 
         keep = self._parts.store
-        keep.write(store.UPDATE, trial.pack(self._slot.info()[4], found.version, found.trial, 0))
+        keep.write(store.UPDATE, trial.pack(self._slot.info()[4], version, seconds, 0))
         try:
             self._slot.set_boot()
         except OSError as error:

@@ -23,8 +23,9 @@ BAUD = 115_200
 ANSWER_S = (
     3.0  # a badge looks at its console ten times a second, and a block of flash is erased in less than half a second
 )
-PAUSE_S = 1.0  # between two tries while an alarm has the badge to itself
+PAUSE_S = 1.0  # between two tries while the badge is needed for something else
 TRIES = 10  # without an answer
+SHORT_TRIES = 30  # while the badge has no memory to spare, as after an alarm whose sound it still sends
 BACK_S = 30.0  # for a port to come back: USB goes away when the badge begins anew
 MARGIN_S = 60.0  # longer than the trial itself: two starts
 _STATE = re.compile(r"@update (?P<fields>.*=.*)")
@@ -77,8 +78,10 @@ class Updater:
         """Update the badge. Returns when the new firmware has reached a hub; raises UpdateError."""
         self._connect(wait=False)
         try:
-            self._transfer()
-            self._watch()
+            stays = False
+            while not stays:
+                self._transfer()
+                stays = self._watch()
         except ConnectionError:
             raise UpdateError("the port is gone: is the cable in, and the badge on?") from None
         finally:
@@ -143,6 +146,8 @@ class Updater:
                 return None
             if line.startswith("@refused why="):
                 why = line[len("@refused why=") :].replace("_", " ")
+                if why.startswith("memory is short"):
+                    return {"why": why}
                 if why.startswith("no such command"):
                     raise UpdateError("the badge's firmware is too old for updates by cable: flash it")
                 raise UpdateError(f"the badge refuses: {why}")
@@ -158,7 +163,7 @@ class Updater:
     def _transfer(self) -> None:
         size = len(self._data)
         begin = f"update begin {size} {zlib.crc32(self._data[:HEAD]):08x}"
-        line, at, silent, shown, paused = begin, -1, 0, -1, False
+        line, at, silent, short, shown, paused = begin, -1, 0, 0, -1, ""
         answered = True
         while True:
             if answered:
@@ -174,23 +179,30 @@ class Updater:
                 continue
             silent = 0
             if "state" in news:
-                if news["state"] in ("checked", "waiting", "restart"):
+                if news["state"] in ("checked", "restart"):
                     self._state(news)
                     return
                 line = begin
                 continue
             if not news.get("at", "").isdigit():
-                line = begin  # it began anew, and has forgotten what it had
+                line = begin  # it began anew and has forgotten what it had, or has no memory for it at this moment
+                if news:
+                    short += 1
+                    if short >= SHORT_TRIES:
+                        raise UpdateError("the badge has no memory to spare: switch it off and on, and run this again")
+                    self._sleep(PAUSE_S)
                 continue
             why, before, at = news.get("why"), at, int(news["at"])
-            if why == "an_alarm_is_open":
-                if not paused:
-                    self._say("an alarm is open: the badge takes nothing until it is closed")
-                paused = True
+            if why is not None and why not in ("begin_first", "damaged"):
+                if why != paused:
+                    self._say("the badge is needed and waits with the update: " + why.replace("_", " "))
+                paused = why
+                line = begin
                 self._sleep(PAUSE_S)
-            elif paused:
+                continue
+            if paused:
                 self._say("going on")
-                paused = False
+                paused = ""
             if why == "begin_first":
                 line = begin
                 continue
@@ -213,26 +225,26 @@ class Updater:
         version = self._head.version
         if state == "checked":
             self._say("the badge has it whole, and the signature is good")
-        elif state == "waiting":
-            self._say("it waits with the restart: " + news.get("why", "").replace("_", " "))
         elif state == "restart":
             self._say(f"it restarts with {version}")
         elif state == "trial":
             self._say(f"{version} runs on trial: {news.get('seconds', '?')} s to reach a hub")
 
-    def _watch(self) -> None:
-        """Wait for what becomes of it."""
-        end: float | None = None  # open while the badge waits for its wearer
+    def _watch(self) -> bool:
+        """Wait for what becomes of it; False when the badge was needed before the restart: then it is sent again."""
+        end = self._clock() + MARGIN_S
         version = self._head.version
         said = ""
-        while end is None or self._clock() < end:
+        while self._clock() < end:
             news = self._news(1.0)
             if not news:
                 continue
             state = news.get("state", "")
             if state == "stays":
                 self._say(f"{version} has reached a hub, and stays")
-                return
+                return True
+            if "at" in news or state == "stopped":
+                return False
             if state in ("failed", "back"):
                 self._say(f"{version} goes")
                 if state == "back":

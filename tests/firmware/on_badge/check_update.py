@@ -354,22 +354,27 @@ def test_all_memory_is_given_back_when_it_stops():
     assert not loaded and not hasattr(package, "update"), loaded
 
 
+def almost(bench, data, upto):
+    """Everything up to a byte; beyond the end: all of it, and the slot is being read."""
+    bench.deliver(data, upto=min(upto, (len(data) - 1) // CHUNK * CHUNK))
+    if upto >= len(data):
+        at = (len(data) - 1) // CHUNK * CHUNK
+        bench.tell(line(at, data[at:]))
+        bench.step()
+
+
+MOMENTS = (CHUNK, HEAD, 4096, len(update()))
+
+
 def alarm_in_the_middle(upto):
     bench = Bench()
     hub = bench.world.connect()
     bench.world.run(1500)
     data = update()
-    bench.world.badge.visits.start()  # so that it does not restart before the alarm
-    bench.world.run(500)
-    bench.deliver(data, upto=min(upto, len(data) - 1))
-    if upto > len(data):
-        bench.settle(50)
-        assert "waiting" in bench.said[-1][1]
-    elif upto == len(data):
-        bench.tell(line(len(data) - 1 - (len(data) - 1) % CHUNK, data[-((len(data) - 1) % CHUNK + 1) :]))
-        bench.step()
-    bench.world.badge.act("sos")
-    bench.step()
+    bench.parts.badge.alarms.make_room = bench.parts.shed
+    almost(bench, data, upto)
+    assert bench.parts._updating is not None
+    bench.parts.act("sos")
     assert bench.parts._updating is None, "its memory is not free"
     assert bench.begin(data)[1] == "at=0 why=an_alarm_is_open"
     bench.world.run(2500)
@@ -377,40 +382,53 @@ def alarm_in_the_middle(upto):
     bench.world.says(kinds.CLOSED)
     bench.world.run(3000)
     assert bench.world.badge.alarms.current is None
-    bench.world.badge.visits.end()
-    bench.world.run(3000)
     assert restarts(bench, data), upto
     bench.holds(data)
 
 
 def test_an_alarm_has_the_badge_to_itself_and_the_update_goes_on_after_it():
-    for upto in (CHUNK, HEAD, 4096, len(update()), len(update()) + 1):
+    for upto in MOMENTS:
         alarm_in_the_middle(upto)
 
 
-def test_the_restart_waits_for_a_visit_and_for_a_finger():
+def test_an_alarm_that_no_hand_made_frees_the_memory_before_it_needs_any():
     bench = Bench()
-    bench.world.connect()
-    bench.world.run(1500)
-    bench.world.badge.visits.start()
-    bench.begin(update())
-    data = update()
-    bench.deliver(data, upto=len(data) - CHUNK)
-    at = (len(data) - 1) // CHUNK * CHUNK
-    bench.tell(line(at, data[at:]))
-    bench.settle(200)
-    assert "a_visit_is_running" in bench.said[-1][1] and Slot.boot == 0
-    bench.world.badge.visits.end()
-    bench.world.run(3000)
-    bench.parts.recogniser.busy = lambda: True
-    bench.settle(50)
-    assert Slot.boot == 0 and bench.said[-1][1] == "state=waiting why=a_button_is_down"
-    bench.parts.recogniser.busy = lambda: False
-    try:
+    bench.parts.badge.alarms.make_room = bench.parts.shed
+    almost(bench, update(), 4096)
+    bench.parts.badge.alarms.open(kinds.LANYARD)
+    assert bench.parts._updating is None
+
+
+def test_a_finger_on_a_button_is_enough_to_free_the_memory():
+    for upto in MOMENTS:
+        bench = Bench()
+        data = update()
+        almost(bench, data, upto)
+        bench.parts.recogniser.busy = lambda: True
         bench.step()
-        raise AssertionError("no restart")
-    except Restart:
-        assert Slot.boot == 1
+        assert bench.parts._updating is None
+        assert bench.begin(data)[1] == "at=0 why=a_button_is_down"
+        bench.parts.recogniser.busy = lambda: False
+        assert restarts(bench, data)
+        bench.holds(data)
+
+
+def test_the_restart_waits_for_a_visit_to_end():
+    for upto in (0,) + MOMENTS:
+        bench = Bench()
+        bench.world.connect()
+        bench.world.run(1500)
+        data = update()
+        almost(bench, data, upto)
+        bench.world.badge.visits.start()
+        bench.step()
+        assert bench.parts._updating is None and Slot.boot == 0
+        assert "a_visit_is_running" in bench.begin(data)[1]
+        bench.world.run(500)
+        bench.world.badge.visits.end()
+        bench.world.run(3000)
+        assert restarts(bench, data)
+        bench.holds(data)
 
 
 def test_what_the_boot_loader_does_not_take_is_not_on_trial():
