@@ -53,6 +53,7 @@ if False:  # for type checkers only: MicroPython has no typing module
 
 _BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
 _MAIN = const(9)  # in protocol.restart.TASKS
+_ROOM = const(11264)  # bytes free for an update to begin: it takes half of them, the badge goes on with the other
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
@@ -196,6 +197,10 @@ class Machine:
     def update(self, rest: str) -> None:
         """A line of an update that comes over the cable. Raises Refused."""
         why = self._needed()
+        if self._updating is None and not why:
+            gc.collect()
+            if gc.mem_free() < _ROOM:
+                why = "memory is short"
         if why:
             trace.say("update", "at=0 why=" + why.replace(" ", "_"))
             return
@@ -208,7 +213,7 @@ class Machine:
                 self.console.step = self._update
             going = self._updating.obey(rest)
         except MemoryError:
-            raise Refused("memory is short: begin again")
+            trace.say("update", "at=0 why=memory_is_short")
         finally:
             if not going:
                 self.shed()

@@ -145,7 +145,7 @@ class Update:
             trace.say("refused", "why=" + str(error).replace(" ", "_"))
             return False
         except MemoryError:
-            trace.say("refused", "why=memory_is_short:_begin_again")
+            trace.say("update", "at=0 why=memory_is_short")
             return False
         return True
 

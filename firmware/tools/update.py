@@ -82,8 +82,6 @@ class Updater:
             while not stays:
                 self._transfer()
                 stays = self._watch()
-        except ConnectionError:
-            raise UpdateError("the port is gone: is the cable in, and the badge on?") from None
         finally:
             if self._port is not None:
                 self._port.close()
@@ -146,8 +144,6 @@ class Updater:
                 return None
             if line.startswith("@refused why="):
                 why = line[len("@refused why=") :].replace("_", " ")
-                if why.startswith("memory is short"):
-                    return {"why": why}
                 if why.startswith("no such command"):
                     raise UpdateError("the badge's firmware is too old for updates by cable: flash it")
                 raise UpdateError(f"the badge refuses: {why}")
@@ -185,18 +181,16 @@ class Updater:
                 line = begin
                 continue
             if not news.get("at", "").isdigit():
-                line = begin  # it began anew and has forgotten what it had, or has no memory for it at this moment
-                if news:
-                    short += 1
-                    if short >= SHORT_TRIES:
-                        raise UpdateError("the badge has no memory to spare: switch it off and on, and run this again")
-                    self._sleep(PAUSE_S)
+                line = begin  # it began anew, and has forgotten what it had
                 continue
             why, before, at = news.get("why"), at, int(news["at"])
             if why is not None and why not in ("begin_first", "damaged"):
                 if why != paused:
                     self._say("the badge is needed and waits with the update: " + why.replace("_", " "))
                 paused = why
+                short += why == "memory_is_short"
+                if short >= SHORT_TRIES:
+                    raise UpdateError("the badge has no memory to spare: switch it off and on, and run this again")
                 line = begin
                 self._sleep(PAUSE_S)
                 continue

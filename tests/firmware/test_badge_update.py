@@ -17,7 +17,7 @@ from test_sos_in_every_state import an_sos_gets_out
 
 from firmware.emulator import build
 from firmware.emulator.quiet import quieten
-from firmware.tools import cli, image
+from firmware.tools import cli, image, provision
 from protocol import kinds, patterns
 from protocol.ident import NONE
 
@@ -218,6 +218,15 @@ def test_a_badge_without_a_key_takes_no_update(tmp_path: Path, capfd: pytest.Cap
         assert desk.running() == 0
 
     play(tmp_path, scene, trusts=False)
+
+
+def test_keys_come_over_the_same_cable(tmp_path: Path) -> None:
+    async def scene(desk: Desk) -> None:
+        record = provision.Record(77, bytes(range(32)), bytes(16), {})
+        await asyncio.to_thread(provision.to_serial, record, desk.port)
+        await desk.told.central.until(lambda: desk.told.traces("booted")[-1]["fields"]["badge"] == "77", 15)
+
+    play(tmp_path, scene)
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
