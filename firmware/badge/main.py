@@ -53,7 +53,7 @@ if False:  # for type checkers only: MicroPython has no typing module
 
 _BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
 _MAIN = const(9)  # in protocol.restart.TASKS
-_ROOM = const(11264)  # bytes free for an update to begin: it takes half of them, the badge goes on with the other
+_ROOM = const(10240)  # bytes free for an update to begin: it takes half of them, the badge goes on with the other
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 

@@ -25,7 +25,7 @@ ANSWER_S = (
 )
 PAUSE_S = 1.0  # between two tries while the badge is needed for something else
 TRIES = 10  # without an answer
-SHORT_TRIES = 30  # while the badge has no memory to spare, as after an alarm whose sound it still sends
+SHORT_TRIES = 120  # while the badge has no memory to spare, as after an alarm whose sound it still sends
 BACK_S = 30.0  # for a port to come back: USB goes away when the badge begins anew
 MARGIN_S = 60.0  # longer than the trial itself: two starts
 _STATE = re.compile(r"@update (?P<fields>.*=.*)")

@@ -197,7 +197,7 @@ def test_a_badge_that_is_needed_is_waited_for() -> None:
     assert len(waits) == 2
     assert "a visit is running" in waits[1]
     badge = Paper()
-    badge.needed = ["memory_is_short"] * 100
+    badge.needed = ["memory_is_short"] * 200
     with pytest.raises(UpdateError, match="off and on"):
         run(badge)
 

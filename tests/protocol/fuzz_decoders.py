@@ -135,7 +135,8 @@ def update_head(data):
 
 def signature(data):
     point = (data + bytes(64))[:64]
-    p256.verify(data[:64], data[:32], point)
+    for _ in p256.verifying(data[:64], data[:32], point):
+        pass
     assert not p256.verify(PUBLIC, bytes(32), point)
 
 
