@@ -111,6 +111,24 @@ def test_flashing_again_keeps_an_update_unless_there_is_something_new_to_flash(t
     slots.close()
 
 
+def test_the_partitions_of_a_badge_have_two_slots_and_do_not_overlap() -> None:
+    rows = [
+        [cell.strip() for cell in line.split(",")]
+        for line in (build.ROOT / "firmware" / "partitions-8MiB.csv").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    places = sorted((int(row[3], 0), int(row[4], 0), row[0]) for row in rows)
+    for (at, size, _), (following, _, _) in zip(places, places[1:], strict=False):
+        assert at + size <= following
+    assert places[-1][0] + places[-1][1] <= 8 << 20
+    assert places[0][0] >= 0x9000  # boot loader and this table come before
+    slots = [row for row in rows if row[1] == "app"]
+    assert [row[2] for row in slots] == ["ota_0", "ota_1"]
+    assert len({row[4] for row in slots}) == 1
+    assert all(int(row[3], 0) % 0x10000 == 0 for row in slots)
+    assert {"nvs", "otadata", "vfs"} <= {row[0] for row in rows}
+
+
 SCRIPT = """
 from esp32 import Partition
 running = Partition(Partition.RUNNING)
