@@ -54,6 +54,13 @@ if False:  # for type checkers only: MicroPython has no typing module
 _BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
 _MAIN = const(9)  # in protocol.restart.TASKS
 _ROOM = const(10240)  # bytes free for an update to begin: it takes half of them, the badge goes on with the other
+_OF_UPDATES = (
+    "firmware.badge.update",
+    "firmware.badge.update_key",
+    "firmware.badge.release",
+    "protocol.image",
+    "protocol.p256",
+)
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
@@ -213,6 +220,7 @@ class Machine:
                 self.console.step = self._update
             going = self._updating.obey(rest)
         except MemoryError:
+            self.unload(*_OF_UPDATES)  # half loaded, perhaps
             trace.say("update", "at=0 why=memory_is_short")
         finally:
             if not going:
@@ -240,8 +248,7 @@ class Machine:
             self.console.step = self._updating = None
             self.half_done = updating.left()
             del updating
-            self.unload("firmware.badge.update", "firmware.badge.update_key", "firmware.badge.release")
-            self.unload("protocol.image", "protocol.p256")
+            self.unload(*_OF_UPDATES)
 
     def unload(self, *names: str) -> None:
         """Forget modules that were loaded for a moment, where they are loaded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 import subprocess
@@ -118,7 +119,7 @@ def test_the_partitions_of_a_badge_have_two_slots_and_do_not_overlap() -> None:
         if not line.startswith("#")
     ]
     places = sorted((int(row[3], 0), int(row[4], 0), row[0]) for row in rows)
-    for (at, size, _), (following, _, _) in zip(places, places[1:], strict=False):
+    for (at, size, _), (following, _, _) in itertools.pairwise(places):
         assert at + size <= following
     assert places[-1][0] + places[-1][1] <= 8 << 20
     assert places[0][0] >= 0x9000  # boot loader and this table come before
