@@ -18,7 +18,7 @@ from test_sos_in_every_state import an_sos_gets_out
 from firmware.emulator import build
 from firmware.emulator.quiet import quieten
 from firmware.tools import cli, image, provision
-from protocol import kinds, patterns
+from protocol import kinds, patterns, restart
 from protocol.ident import NONE
 
 WENT_BACK = 6  # firmware/badge/retained.py
@@ -150,6 +150,8 @@ def test_an_update_that_reaches_no_hub_goes_back_by_itself_and_the_station_hears
             ),
             20,
         )
+        assert restart.worrying(2, WENT_BACK, 0)
+        assert "did not reach a hub" in restart.words(2, WENT_BACK, 0, 0, 0, 0, 0, 0)
         state = await told.state()
         assert state["protected"] == 1 or told.felt().count(patterns.PROTECTED) > 1
         await an_alarm(told)
