@@ -41,6 +41,8 @@ ASK_S = 15.0  # a bluetoothd that hangs, and an adapter that somebody switched o
 WAKE_S = 5.0  # how often it is looked whether anything of this is due
 DEAF_S = 25.0  # a badge with a session goes on advertising, and has a new address every eight seconds
 SCAN_CHECKS = 10  # and after so many in any case: a scanner remembers every rotating address that it heard
+SHUNNED = 2  # dials in a row that came to nothing, until another adapter that hears the badge is asked instead
+SHUNNED_S = 20.0  # and for so long; then it may try again, and mends itself or is doubted in the end
 UNANSWERED = 6  # dials in a row that came to nothing, of badges that are heard, until the adapter is doubted
 SETTLE_S = 0.3  # between off and on
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # until a simulated air that could not be opened is tried again
@@ -103,6 +105,7 @@ class Adapter:
         self.hushed = asyncio.Event()
         self._gone = ""
         self._unanswered = 0
+        self._unanswered_at = 0.0
         self._stuck = ""
         self._trouble = Trouble.STUCK
 
@@ -120,6 +123,12 @@ class Adapter:
     def busy(self) -> bool:
         """Whether a session on it proves itself."""
         return any(connection.proved for connection in self.connections)
+
+    @property
+    def shunned(self) -> bool:
+        """Whether badges did not answer it lately: one whose kernel is stuck hears them and connects to none."""
+        lately = asyncio.get_running_loop().time() - self._unanswered_at < SHUNNED_S
+        return self._unanswered >= SHUNNED and lately
 
     # ------------------------------------------------------------------ connections
 
@@ -237,6 +246,7 @@ class Adapter:
     def _came_to_nothing(self) -> None:
         """Nobody answered, or nothing passes: an adapter has been seen to connect and then to send nothing."""
         self._unanswered += 1
+        self._unanswered_at = asyncio.get_running_loop().time()
         if self._unanswered % UNANSWERED == 0:
             self._doubt(Trouble.UNANSWERED, f"{self._unanswered} calls to badges that are heard came to nothing")
 

@@ -116,7 +116,7 @@ class Radio:
         }
         if not hearers:
             raise BleakError("no adapter hears it any more")
-        adapter = min(hearers, key=lambda each: len(each.connections))
+        adapter = min(hearers, key=lambda each: (each.shunned, len(each.connections)))
         return adapter.connection(hearers[adapter], dropped)
 
     def _heard(self, adapter: Adapter, device: BLEDevice, advertisement: AdvertisementData) -> None:

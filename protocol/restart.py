@@ -7,13 +7,22 @@ The badge itself sends numbers and does not import this.
 RESETS = ("", "power was switched on", "reset", "watchdog", "woken from standby", "soft reset")
 
 # why the firmware itself began anew (firmware/badge/retained.py)
-CAUSES = ("", "a task could not be kept running", "provisioned", "asked to", "beacons used up")
+CAUSES = (
+    "",
+    "a task could not be kept running",
+    "provisioned",
+    "asked to",
+    "beacons used up",
+    "updated, on trial until it reaches a hub",
+    "the update did not reach a hub, went back to the firmware of before",
+)
 
 # in the order in which main.py hands them to its supervisor; the last one is what comes before and around all tasks
 TASKS = ("", "buttons", "haptic", "time", "battery", "console", "receive", "send", "audio", "main")
 
 _WATCHDOG = 3
 _TASK = 1
+_WENT_BACK = 6
 
 
 def _name(names: "tuple[str, ...]", number: int) -> str:
@@ -22,7 +31,7 @@ def _name(names: "tuple[str, ...]", number: int) -> str:
 
 def worrying(reset: int, cause: int, task: int) -> bool:
     """Whether somebody should look at the badge: it did not begin anew because a person or the station wanted it."""
-    return reset == _WATCHDOG or cause == _TASK or task != 0
+    return reset == _WATCHDOG or cause in (_TASK, _WENT_BACK) or task != 0
 
 
 def words(reset: int, cause: int, task: int, faults: int, handler: int, radio: int, minutes: int, heap: int) -> str:

@@ -79,6 +79,7 @@ class Alarms:
         self._journal_ms = 0
         self._unheard = 0  # why the microphone should be on and could not be
         self._confirm_audio = False  # sound goes on when the station says that the incident is open
+        self.make_room: "Callable[[], None] | None" = None  # an update in work (main.py) gives its memory back
         self.contact_ms = now_ms()  # when the station last proved itself
 
     # --- state
@@ -181,6 +182,8 @@ class Alarms:
             silent = kind == kinds.DURESS
             seq = self._uplink.next_seq()
             self._retained.latch(kind, self._uplink.boot, seq, silent)
+            if self.make_room is not None:
+                self.make_room()
             event = self._uplink.make_event(kind, shown, NONE, body, seq)
             self.current = Alarm(event.incident, now_ms(), silent)
             self.kind = kind

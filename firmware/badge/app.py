@@ -225,15 +225,19 @@ class Badge:
 
     # --- off duty
 
+    def occupied(self) -> str:
+        """Why the badge may not leave its wearer now, "" if it may."""
+        if self.alarms.current is not None:
+            return "an alarm is open"
+        if self.visits.active:
+            return "a visit is running, end it first"
+        if self._fall is not None and self._fall.warning:
+            return "a fall is not answered"
+        return ""
+
     def standby(self) -> str:
         """Go off duty; why not, where that may not be. It is felt as what it is: no path to the station."""
-        why = ""
-        if self.alarms.current is not None:
-            why = "an alarm is open"
-        elif self.visits.active:
-            why = "a visit is running, end it first"
-        elif self._fall is not None and self._fall.warning:
-            why = "a fall is not answered"
+        why = self.occupied()
         if why:
             trace.say("on_duty", "why=" + why.replace(" ", "_"))
         elif not self._off_ms:
@@ -566,28 +570,3 @@ class Badge:
             self.uplink.rotate()
         except (OSError, RadioFailed) as again:
             trace.fault("radio", again)
-
-    def state(self) -> "dict[str, Any]":
-        """For the console: how the badge stands. Nothing secret."""
-        return {
-            "badge": self.who.badge,
-            "provisioned": True,
-            "boot": self.uplink.boot[0] << 8 | self.uplink.boot[1],
-            "protected": self.protection.state,
-            "alarm": kinds.name(self.alarms.kind) if self.alarms.current else None,
-            "level": kinds.LEVEL_NAMES[self.alarms.level] if self.alarms.current else None,
-            "visit": self.visits.visit.state,
-            "due_ms": max(0, self.visits.visit.due_ms - now_ms()) if self.visits.active else None,
-            "waiting": len(self.uplink.outbox.events),
-            "capturing": self.recorder.running,
-            "sound_waiting": self.recorder.waiting(),
-            "connections": len(self.links.peers),
-            "sessions": len(self.links.established()),
-            "battery": self.battery.percent,
-            "settings": self.settings.version,
-            "dropped": self.links.dropped(),
-            "handler_faults": self.radio.handler_faults,
-            "radio_restarts": self.radio.restarts,
-            "faults": trace.faults(),
-            "heap": gc.mem_free(),
-        }

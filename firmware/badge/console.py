@@ -4,6 +4,7 @@
     set {"visit_minutes": 30}
     state
     standby
+    update ...                    (update.py)
 
 Answers are trace lines: `@provisioned badge=12`, `@set version=3`, `@state {...}`, `@refused why=...`. Keys go in and
 never come out.
@@ -27,6 +28,7 @@ if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
 _POLL_MS = const(100)
+_HURRY_MS = const(2)  # while an update comes, a short line at a time
 _LINE_MAX = const(1024)
 _AT_ONCE = const(256)
 
@@ -64,9 +66,12 @@ class Console:
         self.on_set: "Callable[[dict[str, int | float | bool]], None]"
         self.on_state: "Callable[[], dict[str, Any]]"
         self.on_standby: "Callable[[], str]"
+        self.on_update: "Callable[[str], None]"
+        self.step: "Callable[[], bool] | None" = None  # what is in work, as long as it gives True
         self._poll = select.poll()
         self._poll.register(sys.stdin, select.POLLIN)
-        self._line = ""
+        self._char = bytearray(1)
+        self._line = bytearray()
         self._closed = False
 
     def obey(self, line: str) -> None:
@@ -83,6 +88,8 @@ class Console:
                 why = self.on_standby()
                 if why:
                     raise Refused(why)
+            elif word == "update":
+                self.on_update(rest)
             elif word:
                 raise Refused("no such command: " + word[:20])
         except (Refused, BadSetting) as error:
@@ -91,22 +98,28 @@ class Console:
             trace.say("refused", "why=not_JSON")
 
     def _read(self) -> None:
+        # into what is there already: a text that grew letter by letter would leave its length squared behind
+        char = self._char
         for _ in range(_AT_ONCE):
             if self._closed or not self._poll.poll(0):
                 return
-            char = sys.stdin.read(1)
-            if not char:
+            if not sys.stdin.buffer.readinto(char):
                 self._closed = True  # nobody is at the other end any more
                 return
-            if char in "\r\n":
-                line, self._line = self._line, ""
-                self.obey(line)
+            if char[0] in b"\r\n":
+                line, self._line = self._line, bytearray()
+                try:
+                    self.obey(line.decode())
+                except UnicodeError:  # noise on the cable
+                    trace.say("refused", "why=not_UTF-8")
             elif len(self._line) < _LINE_MAX:
-                self._line += char
+                self._line.append(char[0])
 
     async def run(self, alive: "Callable[[], None]") -> None:
         """Listen for ever."""
         while True:
             self._read()
+            if self.step is not None and not self.step():
+                self.step = None
             alive()
-            await asyncio.sleep_ms(_POLL_MS)
+            await asyncio.sleep_ms(_POLL_MS if self.step is None else _HURRY_MS)

@@ -20,6 +20,7 @@ from time import sleep_ms
 import machine
 from micropython import const
 
+from protocol import kinds
 from protocol.patterns import PRESSED
 
 from . import retained as kept
@@ -30,7 +31,7 @@ from .battery import Battery
 from .bonds import Bonds
 from .buttons import Buttons
 from .clock import now_ms
-from .console import Console
+from .console import Console, Refused
 from .gestures import DURESS_HOLD, HOLD, PAIR, SOS, Recogniser
 from .haptic import Haptic
 from .lanyard import Lanyard
@@ -46,9 +47,20 @@ from .supervisor import Supervisor
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
+    from .trial import Trial
+    from .update import Update
+
 
 _BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
 _MAIN = const(9)  # in protocol.restart.TASKS
+_ROOM = const(10240)  # bytes free for an update to begin: it takes half of them, the badge goes on with the other
+_OF_UPDATES = (
+    "firmware.badge.update",
+    "firmware.badge.update_key",
+    "firmware.badge.release",
+    "protocol.image",
+    "protocol.p256",
+)
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
@@ -84,6 +96,10 @@ class Machine:
         self.console.on_set = self.set
         self.console.on_state = self.state
         self.console.on_standby = self.standby
+        self.console.on_update = self.update
+        self._updating: "Update | None" = None
+        self.half_done = (0, 0, 0)
+        self.trial: "Trial | None" = None
         self.battery = Battery(board, self._low_battery)
         self._begin_anew = machine.reset  # looked up while there is memory
 
@@ -93,6 +109,11 @@ class Machine:
         if who is None:
             trace.say("unprovisioned")
             return None
+        record = self.store.read(store.UPDATE)
+        if record:  # this firmware is on trial, or the one before it did not stand its own
+            from . import trial
+
+            self.trial = trial.begin(self, record)
         radio = Radio(Bonds(self.store.read(store.BONDS)))
         radio.start()
         counter = self.store.next_boot()
@@ -118,6 +139,7 @@ class Machine:
         )
         self.badge.reset = self.reset
         self.badge.sleep = self.sleep
+        self.badge.alarms.make_room = self.shed
         self.badge.begin(machine.reset_cause())
         return links, recorder
 
@@ -145,15 +167,96 @@ class Machine:
             trace.say("set", "version=%d" % self.settings.version)
 
     def state(self) -> "dict[str, Any]":
-        """How the badge stands."""
+        """How the badge stands. Nothing secret."""
         gc.collect()
-        if self.badge is not None:
-            return self.badge.state()
-        return {"badge": None, "provisioned": False, "heap": gc.mem_free()}
+        badge = self.badge
+        if badge is None:
+            return {"badge": None, "provisioned": False, "heap": gc.mem_free()}
+        return {
+            "badge": badge.who.badge,
+            "provisioned": True,
+            "boot": badge.uplink.boot[0] << 8 | badge.uplink.boot[1],
+            "protected": badge.protection.state,
+            "alarm": kinds.name(badge.alarms.kind) if badge.alarms.current else None,
+            "level": kinds.LEVEL_NAMES[badge.alarms.level] if badge.alarms.current else None,
+            "visit": badge.visits.visit.state,
+            "due_ms": max(0, badge.visits.visit.due_ms - now_ms()) if badge.visits.active else None,
+            "waiting": len(badge.uplink.outbox.events),
+            "capturing": badge.recorder.running,
+            "sound_waiting": badge.recorder.waiting(),
+            "connections": len(badge.links.peers),
+            "sessions": len(badge.links.established()),
+            "battery": badge.battery.percent,
+            "settings": badge.settings.version,
+            "dropped": badge.links.dropped(),
+            "handler_faults": badge.radio.handler_faults,
+            "radio_restarts": badge.radio.restarts,
+            "faults": trace.faults(),
+            "heap": gc.mem_free(),
+        }
 
     def standby(self) -> str:
         """Go off duty; why not, else empty."""
         return self.badge.standby() if self.badge is not None else "not provisioned"
+
+    # --- new firmware: update.py and trial.py are loaded when there is some
+
+    def update(self, rest: str) -> None:
+        """A line of an update that comes over the cable. Raises Refused."""
+        why = self._needed()
+        if self._updating is None and not why:
+            gc.collect()
+            if gc.mem_free() < _ROOM:
+                why = "memory is short"
+        if why:
+            trace.say("update", "at=0 why=" + why.replace(" ", "_"))
+            return
+        going = False
+        try:
+            if self._updating is None:
+                from .update import Update
+
+                self._updating = Update(self)
+                self.console.step = self._update
+            going = self._updating.obey(rest)
+        except MemoryError:
+            self.unload(*_OF_UPDATES)  # half loaded, perhaps
+            trace.say("update", "at=0 why=memory_is_short")
+        finally:
+            if not going:
+                self.shed()
+
+    def _needed(self) -> str:
+        """Why the badge has to be all there for its wearer now, "" if it has not. Raises Refused without keys."""
+        if self.badge is None:
+            raise Refused("not provisioned: an update has to reach a hub, provision it first")
+        return "a button is down" if self.recogniser.busy() else self.badge.occupied()
+
+    def _update(self) -> bool:
+        why = self._needed()
+        if why:
+            trace.say("update", "at=0 why=" + why.replace(" ", "_"))
+        elif self._updating is not None and self._updating.go():
+            return True
+        self.shed()
+        return False
+
+    def shed(self) -> None:
+        """Memory is wanted: an update gives back all that it took. It knows how far it was and can be begun again."""
+        updating = self._updating
+        if updating is not None:
+            self.console.step = self._updating = None
+            self.half_done = updating.left()
+            del updating
+            self.unload(*_OF_UPDATES)
+
+    def unload(self, *names: str) -> None:
+        """Forget modules that were loaded for a moment, where they are loaded."""
+        for name in names:
+            package, _, leaf = name.rpartition(".")
+            if sys.modules.pop(name, None) is not None and hasattr(sys.modules[package], leaf):
+                delattr(sys.modules[package], leaf)
+        gc.collect()
 
     # --- the rest
 
@@ -188,6 +291,7 @@ class Machine:
 
     def act(self, act: str) -> None:
         """What the wearer's hand did."""
+        self.shed()
         if self.badge is not None:
             self.badge.act(act)
 
@@ -196,6 +300,8 @@ class Machine:
         while True:
             if self.badge is not None:
                 self.badge.tick(now_ms())
+                if self.trial is not None:
+                    self.trial.judge(self, now_ms())
             alive()
             await asyncio.sleep_ms(TICK_MS)
 
@@ -216,6 +322,7 @@ async def run(board: "Any") -> None:
             started[1].wake()
 
     def shed() -> None:
+        parts.shed()
         if started is not None:
             started[1].shed()
         if parts.badge is not None:

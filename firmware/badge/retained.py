@@ -32,6 +32,8 @@ CAUSE_TASK = 1  # a task died and could not be restarted
 CAUSE_PROVISIONED = 2
 CAUSE_COMMAND = 3
 CAUSE_WORN_OUT = 4  # the beacons of the boot were used up
+CAUSE_UPDATED = 5  # new firmware is in its slot, and runs on trial
+CAUSE_WENT_BACK = 6  # it did not reach a hub: the firmware of before runs again
 
 _FLAGS = const(4)
 _KIND = const(5)

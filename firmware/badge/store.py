@@ -38,8 +38,9 @@ SETTINGS = 2
 JOURNAL = 3
 BOOT = 4
 BONDS = 5
-_NAMES = {KEYS: "keys", SETTINGS: "settings", JOURNAL: "journal", BOOT: "boot", BONDS: "bonds"}
-_IN_NVS = (KEYS, BOOT)
+UPDATE = 6
+_NAMES = {KEYS: "keys", SETTINGS: "settings", JOURNAL: "journal", BOOT: "boot", BONDS: "bonds", UPDATE: "update"}
+_IN_NVS = (KEYS, BOOT, UPDATE)
 
 
 def pack_record(what: int, payload: bytes) -> bytes:

@@ -17,6 +17,7 @@ from firmware.boards import emulator as pins
 from firmware.emulator import board as memory
 from firmware.emulator import build, launcher
 from firmware.emulator.board import Board
+from firmware.emulator.cable import Cable
 from firmware.emulator.childlink import ChildLink
 from firmware.emulator.events import Bus
 from firmware.emulator.hand import SOS, BadAct, Hand, number, steps
@@ -25,6 +26,7 @@ from firmware.emulator.heap import LIMIT, Heap, measure
 from firmware.emulator.microphone import Microphone
 from firmware.emulator.process import Child
 from firmware.emulator.radio import Radio
+from firmware.emulator.slots import Slots
 
 WATCHDOG_CHECK_S = 0.1
 BOOT_S = 0.3  # from reset to the first line of MicroPython on an ESP32-S3
@@ -75,6 +77,7 @@ class Badge:
         self.heap = Heap(heap, 0, 0)
         self._extra = extra
         self.board = Board(folder)
+        self.slots = Slots(folder)
         self.link = ChildLink()
         self.radio = Radio(air, name, self.link, self.bus)
         self.microphone = Microphone(self.board, self.link, self.bus, sound)
@@ -88,11 +91,13 @@ class Badge:
         self._again = asyncio.Event()
         self._running = asyncio.Event()
         self._cause = memory.POWER_ON
+        self._slot = 0
         self._wake = 0  # machine.wake_reason()
         self._off_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._asleep: tuple[int, int, int] | None = None  # deep sleep: mask and levels that wake, those of ext0
         self._sleeps = asyncio.Event()
+        self.cable: Cable | None = None
         self.lanyard_attached = True
         self.percent = 100.0
         self.facts: dict[str, Any] = {}
@@ -107,9 +112,12 @@ class Badge:
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Switch it on. Raises build.BuildError when the firmware does not compile."""
+        """Switch it on. Raises build.BuildError when the firmware does not compile or fit."""
         image = await asyncio.to_thread(build.image, extra=self._extra)
-        (self.folder / "image.rom").write_bytes(image)
+        try:
+            self.slots.flash(image)
+        except ValueError as problem:
+            raise build.BuildError(str(problem)) from None
         self.heap = await asyncio.to_thread(measure, image, self._limit)
         await self.link.open()
         self.radio.start()
@@ -122,10 +130,13 @@ class Badge:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._life
         await self._halt()
+        if self.cable is not None:
+            self.cable.close()
         await self.radio.close()
         self.link.close()
         self.bus.close()
         self.board.close()
+        self.slots.close()
 
     async def _live(self) -> None:
         """Run the firmware, again and again, as often as the board is reset."""
@@ -148,8 +159,12 @@ class Badge:
         self.board.stop_watchdog()
         if self._cause == memory.POWER_ON:
             self.board.lose_power(random.randbytes(memory.RTC_SIZE))
+        if self._cause != memory.DEEPSLEEP:  # waking goes on with the slot that fell asleep, and asks no boot record
+            self._slot = self.slots.choose()
+            with contextlib.suppress(build.BuildError):  # it may not even start: then any size will do
+                self.heap = await asyncio.to_thread(measure, self.slots.image(self._slot), self._limit)
         await asyncio.sleep(BOOT_S)
-        self.bus.emit("state", state="booting", cause=_CAUSES[self._cause])
+        self.bus.emit("state", state="booting", cause=_CAUSES[self._cause], slot=self._slot)
         command = launcher.command(
             self.folder / "image.rom",
             self.folder / "board.bin",
@@ -157,6 +172,7 @@ class Badge:
             port=self.link.port,
             module=self._module,
             heap=self.heap.size,
+            slot=(self.slots.path, self._slot),
         )
         self._child = await Child.start(command, self._on_line)
         self._running.set()
@@ -249,6 +265,8 @@ class Badge:
     # ------------------------------------------------------------------ serial console
 
     def _on_line(self, line: str) -> None:
+        if self.cable is not None:
+            self.cable.said(line)
         if not line.startswith("@"):
             if line:
                 self.bus.emit("log", text=line)
@@ -262,8 +280,17 @@ class Badge:
 
     def console(self, line: str) -> None:
         """A line to the firmware's serial console."""
+        self._to_console(line.encode() + b"\n")
+
+    def _to_console(self, data: bytes) -> None:
         if self._child:
-            self._child.write(line)
+            self._child.write(data)
+
+    def plug_in(self) -> str:
+        """Plug in a serial cable: the path of a port that anything may open. Raises OSError."""
+        if self.cable is None:
+            self.cable = Cable(self._to_console)
+        return self.cable.port
 
     async def provision(self, what: dict[str, Any]) -> dict[str, str]:
         """Hand the badge its identity and settings, as `tocsin-badge provision` does over the cable.

@@ -207,6 +207,7 @@ async def _serve(config: Config, air: tuple[str, int], sounds: dict[str, bytes],
             "ready": True,
             "name": config.name,
             "port": listener.getsockname()[1],
+            "serial": badge.plug_in(),
             "air": f"{air[0]}:{air[1]}",
             "pid": os.getpid(),
         }

@@ -4,7 +4,9 @@ MicroPython is a library here (`micropython_unix`), in the same address space, s
 handed over as an address: the ROMFS image, from which code runs in place and which costs no heap, the board's
 memory and the flash. Nothing else of CPython is in use once MicroPython runs.
 
-    python -m firmware.emulator.launcher IMAGE BOARD FLASH PORT HEAP MODULE PARENT
+    python -m firmware.emulator.launcher IMAGE BOARD FLASH PORT HEAP MODULE PARENT [SLOTS NUMBER]
+
+With SLOTS, the file of the two application partitions, the image is what lies in slot NUMBER of it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import signal
 import sys
 from pathlib import Path
 
+from firmware.emulator import romfs
+from firmware.emulator.slots import SLOT_AT, SLOT_SIZE
+
 SCRATCH = 4096
 PR_SET_PDEATHSIG = 1
 
@@ -26,6 +31,7 @@ vfs.mount(vfs.VfsRom(uctypes.bytearray_at({image},{image_size})),'/rom')
 sys.path[:]=['/rom/shims','/rom','.frozen']
 import _emulator
 _emulator.start({port},{board},{board_size},{flash},{flash_size},{scratch})
+_emulator.slots={slots}
 import _boot
 _boot.run({module!r})
 """
@@ -54,16 +60,27 @@ def die_with_parent(parent: int) -> None:
 
 def main(argv: list[str]) -> int:
     """Run MicroPython. Returns its exit status: 0 when the module has returned."""
-    image_path, board_path, flash_path, port, heap, module, parent = argv
+    image_path, board_path, flash_path, port, heap, module, parent, *slot = argv
     die_with_parent(int(parent))
     import micropython_unix
 
-    image, image_size = _map(image_path, write=False)
+    slots = "None"
+    if slot:
+        apps, apps_size = _map(slot[0], write=True)
+        number = int(slot[1])
+        at = SLOT_AT[number]
+        image_at = _address(apps) + at
+        image_size = romfs.size(memoryview(apps)[at : at + SLOT_SIZE])
+        slots = f"(uctypes.bytearray_at({_address(apps)},{apps_size}),{number})"
+    else:
+        image, image_size = _map(image_path, write=False)
+        image_at = _address(image)
     board, board_size = _map(board_path, write=True)
     flash, flash_size = _map(flash_path, write=True)
     scratch = mmap.mmap(-1, SCRATCH)
     start = _START.format(
-        image=_address(image),
+        image=image_at,
+        slots=slots,
         image_size=image_size,
         board=_address(board),
         board_size=board_size,
@@ -78,10 +95,20 @@ def main(argv: list[str]) -> int:
     return int(micropython_unix.run_main(["micropython", "-X", f"heapsize={heap}", "-c", start]))
 
 
-def command(image: Path, board: Path, flash: Path, *, port: int, module: str, heap: int | str = "160K") -> list[str]:
-    """The command line that starts the child; it dies with this process."""
+def command(
+    image: Path,
+    board: Path,
+    flash: Path,
+    *,
+    port: int,
+    module: str,
+    heap: int | str = "160K",
+    slot: tuple[Path, int] | None = None,
+) -> list[str]:
+    """The command line that starts the child; it dies with this process. `slot`: file of the slots, and which runs."""
     here = [sys.executable, "-m", "firmware.emulator.launcher"]
-    return [*here, str(image), str(board), str(flash), str(port), str(heap), module, str(os.getpid())]
+    slots = [str(each) for each in slot] if slot else []
+    return [*here, str(image), str(board), str(flash), str(port), str(heap), module, str(os.getpid()), *slots]
 
 
 if __name__ == "__main__":

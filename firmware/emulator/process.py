@@ -45,11 +45,11 @@ class Child:
                 return
             self._on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
 
-    def write(self, line: str) -> None:
-        """One line to its serial console; lost when it has ended."""
+    def write(self, data: bytes) -> None:
+        """To its serial console; lost when it has ended."""
         assert self.process.stdin
         with contextlib.suppress(OSError):
-            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.write(data)
 
     async def ended(self) -> int:
         """Wait for its end; returns the exit status."""

@@ -46,6 +46,20 @@ def image(files: Mapping[str, bytes]) -> bytes:
     return _MAGIC + length + body
 
 
+def size(data: bytes | memoryview) -> int:
+    """How long the image is that `data` begins with. Raises ValueError when it begins with none."""
+    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+        raise ValueError("this is not a ROMFS image")
+    length = 0
+    for at in range(len(_MAGIC), min(len(data), len(_MAGIC) + 6)):
+        length = length << 7 | data[at] & 0x7F
+        if not data[at] & 0x80:
+            if at + 1 + length > len(data):
+                break
+            return at + 1 + length
+    raise ValueError("the ROMFS image is cut off")
+
+
 def _tree(files: Mapping[str, bytes]) -> bytes:
     whole = image(files)
     at = len(_MAGIC)

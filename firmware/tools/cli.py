@@ -9,13 +9,15 @@ import sys
 # name: (module with add_arguments(parser) and run(args) -> exit status, what it is for)
 COMMANDS = {
     "emulate": ("firmware.emulator.companion", "run a badge on this machine, with a panel to click on"),
+    "image": ("firmware.tools.image", "make, sign and look at a firmware update"),
     "provision": ("firmware.tools.provision", "give a badge its keys and register it at a station"),
+    "update": ("firmware.tools.update", "give a badge new firmware over its serial cable"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0 done, 2 wrong options or configuration (one line on stderr says where)."""
-    parser = argparse.ArgumentParser(prog="tocsin-badge", description="Provision and emulate Tocsin badges.")
+    parser = argparse.ArgumentParser(prog="tocsin-badge", description="Provision, update and emulate Tocsin badges.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     given = sys.argv[1:] if argv is None else argv
     for name, (module, summary) in COMMANDS.items():

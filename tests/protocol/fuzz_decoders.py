@@ -25,8 +25,10 @@ from protocol import (
     events,
     fresh,
     ident,
+    image,
     keys,
     link,
+    p256,
     patterns,
     relay,
     session,
@@ -37,6 +39,10 @@ KEYS = keys.BadgeKeys(bytes(range(32)))
 GROUP = beacon.Group(bytes(range(0x40, 0x50)))
 BOOT = ident.boot_bytes(3, b"\xaa\xbb\xcc\xdd")
 BADGE = 0x00C0DE
+PUBLIC = binascii.unhexlify(  # RFC 6979, A.2.5
+    "60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6"
+    "7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299"
+)
 HUB = binascii.unhexlify("1122334455667788")
 
 
@@ -119,6 +125,21 @@ def motor(data):
     patterns.match([(10 * data[i], 10 * data[i + 1]) for i in range(0, len(data) - 1, 2)])
 
 
+def update_head(data):
+    try:
+        image.unpack(data)
+    except image.BadImage:
+        pass
+    image.unpack((image.MAGIC + data + bytes(image.HEAD))[: image.HEAD])
+
+
+def signature(data):
+    point = (data + bytes(64))[:64]
+    for _ in p256.verifying(data[:64], data[:32], point):
+        pass
+    assert not p256.verify(PUBLIC, bytes(32), point)
+
+
 # name: (function of bytes, what it may raise)
 TARGETS = {
     "event": (lambda d: events.open_event(KEYS.events, BADGE, d), (Forged, events.Malformed)),
@@ -136,6 +157,8 @@ TARGETS = {
     "window": (window, ()),
     "adpcm": (adpcm.decode_packet, (ValueError,)),
     "motor": (motor, ()),
+    "update_head": (update_head, (image.BadImage,)),
+    "signature": (signature, ()),
     "visit_body": (events.unpack_visit, (events.Malformed,)),
     "audio_body": (events.unpack_audio, (events.Malformed,)),
     "status_body": (events.unpack_status, (events.Malformed,)),

@@ -19,6 +19,7 @@ import vfs
 from micropython import const
 
 _SWEEP = const(2048)
+_HANG_MS = const(30000)
 
 
 class _Clock(io.IOBase):
@@ -66,9 +67,20 @@ def run(module):
     print("@boot heap=%d" % gc.mem_free())
     # Loading leaves debris among what stays; frozen modules leave none. Sweeping often keeps the heap as whole.
     gc.threshold(_SWEEP)
-    __import__(module)
-    gc.threshold(-1)
-    gc.collect()
-    app = sys.modules[module]
-    if hasattr(app, "main"):
-        app.main()
+    guarded = module == "firmware.badge.main"
+    if guarded:  # firmware/badge/start.py, the main.py of a badge, does the same
+        import machine
+
+        machine.WDT(timeout=_HANG_MS)
+    try:
+        __import__(module)
+        gc.threshold(-1)
+        gc.collect()
+        app = sys.modules[module]
+        if hasattr(app, "main"):
+            app.main()
+    except Exception as problem:
+        if not guarded:
+            raise
+        sys.print_exception(problem)
+        machine.reset()

@@ -26,6 +26,7 @@ RING_SAMPLES = 4096
 
 board = None  # shared memory (bytearray)
 flash = None
+slots = None  # memory of the application partitions and the number of the one that runs, where there are any
 handlers = {}
 zero = 0
 noisy = False  # the radio is on

@@ -20,6 +20,8 @@ def main():
     print("@shims bytes=%d" % (_used() - before))
     micropython.qstr_info()
     # loaded when they are wanted: on hardware their names are in flash like the others'
-    for name in ("main", "fall", "standby"):
+    for name in ("main", "fall", "standby", "trial", "update", "update_key", "release"):
         __import__("firmware.badge." + name)
+    for name in ("image", "p256"):
+        __import__("protocol." + name)
     micropython.qstr_info()

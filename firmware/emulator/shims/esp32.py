@@ -15,7 +15,6 @@ _HEAD = const(12)  # number of the commit, length of the body, CRC32
 _NOT_FOUND = const(-0x1102)  # ESP_ERR_NVS_NOT_FOUND
 _EIO = const(5)
 _EINVAL = const(22)
-_ENOENT = const(2)
 _FILESYSTEM_BROKEN = const(1)  # its partition; NVS is another, for which the chip has code of its own
 
 WAKEUP_ALL_LOW = False
@@ -35,21 +34,33 @@ class Partition:
     TYPE_DATA = const(1)
 
     def __init__(self, id, block_size=4096):
+        self._flash = _emulator.flash
         if id == "vfs":
             self._what = (1, 0x81, _VFS_AT, len(_emulator.flash) - _VFS_AT, "vfs", False)
         elif id == "nvs":
             self._what = (1, 2, 0, _NVS_AREA * _NVS_AREAS, "nvs", False)
         else:
-            raise OSError(_ENOENT)
+            self._flash, self._what = __import__("_apps").find(id)
         self._block = block_size
 
     @staticmethod
     def find(type=1, subtype=255, label=None, block_size=4096):
-        all = [Partition(name, block_size) for name in ("nvs", "vfs")] if type == 1 else []
+        names = ("nvs", "vfs") if type == 1 else ("ota_0", "ota_1") if _emulator.slots else ()
+        all = [Partition(name, block_size) for name in names]
         return [p for p in all if label in (None, p._what[4]) and subtype in (255, p._what[1])]
 
     def info(self):
         return self._what
+
+    def get_next_update(self):
+        return Partition("ota_0" if self._what[4] == "ota_1" else "ota_1", self._block)
+
+    def set_boot(self):
+        __import__("_apps").set_boot(self._what)
+
+    @staticmethod
+    def mark_app_valid_cancel_rollback():
+        __import__("_apps").stay()
 
     def _at(self, block, offset, n):
         at = block * self._block + offset
@@ -61,14 +72,14 @@ class Partition:
 
     def readblocks(self, block, buf, offset=0):
         at = self._at(block, offset, len(buf))
-        buf[:] = memoryview(_emulator.flash)[at : at + len(buf)]
+        buf[:] = memoryview(self._flash)[at : at + len(buf)]
 
     def writeblocks(self, block, buf, offset=None):
         # Without an offset the blocks are erased first; with one only bits that are still set can be cleared.
         at = self._at(block, offset or 0, len(buf))
         if offset is None:
-            _copy.erase(_emulator.flash, at, len(buf))
-        _copy.program(_emulator.flash, at, buf, len(buf))
+            _copy.erase(self._flash, at, len(buf))
+        _copy.program(self._flash, at, buf, len(buf))
 
     def ioctl(self, cmd, arg):
         if cmd == 4:
@@ -76,7 +87,7 @@ class Partition:
         if cmd == 5:
             return self._block
         if cmd == 6:
-            _copy.erase(_emulator.flash, self._at(arg, 0, self._block), self._block)
+            _copy.erase(self._flash, self._at(arg, 0, self._block), self._block)
         return 0
 
 
