@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import barest, browser, chain, duty, sound, speech
+from bench import barest, browser, chain, duty, latch, sound, speech
 from drill.processes import DidNotStart
 from drill.report import percentile
 from drill.scenario import LinkFault
@@ -164,11 +164,22 @@ async def processor(_count: int) -> Figures:
     return {**cost, "share": figure(float(str(cost["percent_of_a_second"])), 10, "% of a second")}
 
 
+async def latched(count: int) -> Figures:
+    """How soon the badge transmits what the hand wants."""
+    took = await latch.measure(count // 4)
+    return {
+        **took,
+        "on_duty_p99": figure(took["on_duty"]["p99"], latch.ON_DUTY_MS, "ms"),
+        "out_of_deep_sleep_max": figure(took["out_of_deep_sleep_from_the_press"]["max"], latch.WOKEN_MS, "ms"),
+    }
+
+
 PARTS: dict[str, Callable[[int], Awaitable[Figures]]] = {
     "connected": connected,
     "beacon_alone": beacon,
     "loss_30_percent": lossy,
     "sound": speaking,
+    "badge_latch": latched,
     "badge_processor": processor,
 }
 

@@ -223,6 +223,7 @@ class Radio:
             advertising_interval_min=interval_us / 1000,
             advertising_interval_max=interval_us / 1000,
         )
+        self._bus.emit("advertise", interval_ms=interval_us / 1000, connectable=bool(connectable), size=size)
 
     async def _on_scan(self, body: bytes) -> None:
         device = self.device
