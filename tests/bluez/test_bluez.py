@@ -214,7 +214,7 @@ def test_badges_come_back_after_bluetoothd_was_killed(tell: Teller) -> None:
         await s.guest.start_bluetoothd()
         await s.wait(lambda st: all(a["state"] == "ok" for a in st["adapters"].values()), 30, "adapters that work")
         figure("bluetoothd started until both adapters work, s", time.monotonic() - started)
-        await s.connected(*s.badges, seconds=60)
+        await s.connected(*s.badges, seconds=120)
         figure("bluetoothd killed until all sessions work again, s", time.monotonic() - begun)
 
     tell(story)
@@ -230,7 +230,7 @@ def test_a_badge_that_nobody_can_connect_to_hears_the_answer_to_its_alarm(tell: 
         figure("SOS by beacon, answer by broadcast, s", await s.felt("dave", "station_has_it", pressed, 20) - 1.5)
         assert (await s.status())["broadcast"] == "ok"
         await s.restore()
-        await s.connected("dave", seconds=60)
+        await s.connected("dave", seconds=120)
 
     tell(story)
 
@@ -254,6 +254,6 @@ def test_a_bluetoothd_that_hangs_ends_the_hub_with_the_status_for_systemd(tell: 
             await part.start()
         except DidNotStart as problem:
             raise AssertionError(str(problem)) from None
-        await s.connected(*s.badges, seconds=60)
+        await s.connected(*s.badges, seconds=120)
 
     tell(story)
