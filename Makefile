@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
-# three at a time on two cores: tests of the badge wait half of their time, and drills, which come last, most of it
+# at a time on two cores: tests of the badge wait half of their time, and drills, which come last, three quarters of it
 WORKERS ?= 3
+DRILLS ?= 4
 PYTEST = $(BIN)/python -m pytest --dist load --maxschedchunk 1
 PACKAGES := protocol hub station drill firmware/emulator firmware/tools firmware/boards
 
@@ -60,7 +61,7 @@ demo: $(RUNTIME)
 test: check
 	@status=0; \
 	$(PYTEST) -n $(WORKERS) --ignore tests/bluez --ignore tests/drills/test_drills.py || status=1; \
-	$(PYTEST) -n $(WORKERS) tests/drills/test_drills.py || status=1; \
+	$(PYTEST) -n $(DRILLS) tests/drills/test_drills.py || status=1; \
 	exit $$status
 
 # alone and in order: one guest with the Linux Bluetooth stack, which should not wait for other tests
