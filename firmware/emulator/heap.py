@@ -21,9 +21,8 @@ from firmware.emulator import build, launcher
 from firmware.emulator.board import Board
 
 LIMIT = 160 * 1024
-# Bytes that the C modules behind the shims may take of the limit. On an ESP32 it is about 2 KB (the values of the GATT
-# server and the queue of extmod/modbluetooth.c, the objects of pins, timers and I2S, whose DMA buffers lie elsewhere);
-# this is twice as much in objects of twice the size.
+# Bytes that the C modules behind the shims may take of the limit: the values of the GATT server, the objects of pins,
+# timers and I2S. An estimate with room to spare (they are thought to be about 2 KB on an ESP32); never measured on one.
 IN_C = 8 * 1024
 _ROOM = "2000K"
 _MEASURING_S = 30
