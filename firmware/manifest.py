@@ -47,6 +47,7 @@ package(
         "badge/clock.py",
         "badge/codec.py",
         "badge/console.py",
+        "badge/desk.py",
         "badge/fall.py",
         "badge/gestures.py",
         "badge/haptic.py",

@@ -20,7 +20,6 @@ from time import sleep_ms
 import machine
 from micropython import const
 
-from protocol import kinds
 from protocol.patterns import PRESSED
 
 from . import retained as kept
@@ -31,7 +30,7 @@ from .battery import Battery
 from .bonds import Bonds
 from .buttons import Buttons
 from .clock import now_ms
-from .console import Console, Refused
+from .console import Console
 from .gestures import DURESS_HOLD, HOLD, PAIR, SOS, Recogniser
 from .haptic import Haptic
 from .lanyard import Lanyard
@@ -39,22 +38,20 @@ from .links import Links
 from .microphone import Microphone
 from .radio import Radio
 from .retained import Retained
-from .settings import Settings
-from .spool import forget_all
-from .store import Identity, Store
+from .store import Store
 from .supervisor import Supervisor
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Callable
 
+    from .desk import Desk
     from .trial import Trial
-    from .update import Update
 
 
 _BREATH_MS = const(1000)  # a badge that cannot start does not try a hundred times a second
 _MAIN = const(9)  # in protocol.restart.TASKS
-_ROOM = const(10240)  # bytes free for an update to begin: it takes half of them, the badge goes on with the other
-_OF_UPDATES = (
+_OF_THE_DESK = (  # loaded for a moment
+    "firmware.badge.desk",
     "firmware.badge.update",
     "firmware.badge.update_key",
     "firmware.badge.release",
@@ -91,13 +88,8 @@ class Machine:
         self.store = Store(store.mount())
         self.settings = self.store.settings()
         self.badge: "Badge | None" = None
-        self.console = Console()
-        self.console.on_provision = self.provision
-        self.console.on_set = self.set
-        self.console.on_state = self.state
-        self.console.on_standby = self.standby
-        self.console.on_update = self.update
-        self._updating: "Update | None" = None
+        self.console = Console(self.obey)
+        self.desk: "Desk | None" = None
         self.half_done = (0, 0, 0)
         self.trial: "Trial | None" = None
         self.battery = Battery(board, self._low_battery)
@@ -143,112 +135,46 @@ class Machine:
         self.badge.begin(machine.reset_cause())
         return links, recorder
 
-    # --- the console
+    # --- the cable
 
-    def provision(self, identity: Identity, settings: "dict[str, int | float | bool]") -> None:
-        """Take keys and settings, and begin anew with them. An open alarm belonged to the keys of before."""
-        self.store.write(store.KEYS, identity.pack())
-        self.store.remove(store.JOURNAL)
-        self.store.remove(store.BONDS)
-        forget_all(self.store.folder)
-        fresh = Settings(settings)
-        self.store.keep_settings(fresh)
-        self.retained.clear()
-        trace.say("provisioned", "badge=%d" % identity.badge)
-        self.reset(kept.CAUSE_PROVISIONED)
-
-    def set(self, settings: "dict[str, int | float | bool]") -> None:
-        """Change settings by hand."""
-        self.settings.update(settings)
-        if self.badge is not None:
-            self.badge.keep_settings()
-        else:
-            self.store.keep_settings(self.settings)
-            trace.say("set", "version=%d" % self.settings.version)
-
-    def state(self) -> "dict[str, Any]":
-        """How the badge stands. Nothing secret."""
-        gc.collect()
-        badge = self.badge
-        if badge is None:
-            return {"badge": None, "provisioned": False, "heap": gc.mem_free()}
-        return {
-            "badge": badge.who.badge,
-            "provisioned": True,
-            "boot": badge.uplink.boot[0] << 8 | badge.uplink.boot[1],
-            "protected": badge.protection.state,
-            "alarm": kinds.name(badge.alarms.kind) if badge.alarms.current else None,
-            "level": kinds.LEVEL_NAMES[badge.alarms.level] if badge.alarms.current else None,
-            "visit": badge.visits.visit.state,
-            "due_ms": max(0, badge.visits.visit.due_ms - now_ms()) if badge.visits.active else None,
-            "waiting": len(badge.uplink.outbox.events),
-            "capturing": badge.recorder.running,
-            "sound_waiting": badge.recorder.waiting(),
-            "connections": len(badge.links.peers),
-            "sessions": len(badge.links.established()),
-            "battery": badge.battery.percent,
-            "settings": badge.settings.version,
-            "dropped": badge.links.dropped(),
-            "handler_faults": badge.radio.handler_faults,
-            "radio_restarts": badge.radio.restarts,
-            "faults": trace.faults(),
-            "heap": gc.mem_free(),
-        }
-
-    def standby(self) -> str:
-        """Go off duty; why not, else empty."""
-        return self.badge.standby() if self.badge is not None else "not provisioned"
-
-    # --- new firmware: update.py and trial.py are loaded when there is some
-
-    def update(self, rest: str) -> None:
-        """A line of an update that comes over the cable. Raises Refused."""
-        why = self._needed()
-        if self._updating is None and not why:
-            gc.collect()
-            if gc.mem_free() < _ROOM:
-                why = "memory is short"
-        if why:
-            trace.say("update", "at=0 why=" + why.replace(" ", "_"))
-            return
+    def obey(self, line: str) -> None:
+        """A line that came over the cable."""
         going = False
         try:
-            if self._updating is None:
-                from .update import Update
+            if self.desk is None:
+                gc.collect()
+                from .desk import Desk
 
-                self._updating = Update(self)
-                self.console.step = self._update
-            going = self._updating.obey(rest)
+                self.desk = Desk(self)
+            going = self.desk.obey(line)
         except MemoryError:
-            self.unload(*_OF_UPDATES)  # half loaded, perhaps
-            trace.say("update", "at=0 why=memory_is_short")
+            self.shed()
+            if line.startswith("update "):  # whoever is at the other end tries again
+                trace.say("update", "at=0 why=memory_is_short")
+            else:
+                trace.say("refused", "why=memory_is_short,_try_again")
         finally:
-            if not going:
+            if going:
+                self.console.step = self._step
+            else:
                 self.shed()
 
-    def _needed(self) -> str:
-        """Why the badge has to be all there for its wearer now, "" if it has not. Raises Refused without keys."""
-        if self.badge is None:
-            raise Refused("not provisioned: an update has to reach a hub, provision it first")
-        return "a button is down" if self.recogniser.busy() else self.badge.occupied()
-
-    def _update(self) -> bool:
-        why = self._needed()
-        if why:
-            trace.say("update", "at=0 why=" + why.replace(" ", "_"))
-        elif self._updating is not None and self._updating.go():
+    def _step(self) -> bool:
+        if self.desk is not None and self.desk.step():
             return True
         self.shed()
         return False
 
     def shed(self) -> None:
-        """Memory is wanted: an update gives back all that it took. It knows how far it was and can be begun again."""
-        updating = self._updating
-        if updating is not None:
-            self.console.step = self._updating = None
-            self.half_done = updating.left()
-            del updating
-            self.unload(*_OF_UPDATES)
+        """Memory is wanted: what is at the cable gives back all that it took. An update knows how far it was and can be
+        begun again."""
+        desk = self.desk
+        if desk is not None or _OF_THE_DESK[0] in sys.modules:  # half loaded, perhaps
+            self.console.step = self.desk = None
+            if desk is not None and desk.updating is not None:
+                self.half_done = desk.updating.left()
+            del desk
+            self.unload(*_OF_THE_DESK)
 
     def unload(self, *names: str) -> None:
         """Forget modules that were loaded for a moment, where they are loaded."""

@@ -25,7 +25,7 @@ from micropython import const
 
 from . import store, trace
 from .clock import now_ms
-from .console import Refused
+from .desk import Refused
 from .retained import CAUSE_UPDATED
 
 if False:  # for type checkers only: MicroPython has no typing module

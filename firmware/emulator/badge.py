@@ -35,6 +35,7 @@ CELL = ((4150, 100), (4000, 82), (3870, 62), (3780, 42), (3720, 27), (3660, 17),
 BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings": 16, "accelerometer": 32}
 PROVISION_S = 8.0
 ASLEEP_S = 6.0  # going off duty lets the station know first
+WATCH_HEAP_S = 0.003  # between two looks at the heap, while it is watched
 REFUSED_S = 0.5  # the firmware looks at its console every 100 ms
 # What is remembered of the firmware's trace lines: field -> name in GET /state
 _FACTS = {"heap": "heap_free", "free": "heap_free", "lowest": "heap_lowest", "badge": "badge", "boot": "boot"}
@@ -95,6 +96,7 @@ class Badge:
         self._wake = 0  # machine.wake_reason()
         self._off_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._heap_watch: asyncio.Task[None] | None = None
         self._asleep: tuple[int, int, int] | None = None  # deep sleep: mask and levels that wake, those of ext0
         self._sleeps = asyncio.Event()
         self.cable: Cable | None = None
@@ -125,6 +127,7 @@ class Badge:
 
     async def close(self) -> None:
         """Switch it off and let go of everything."""
+        self._watch_heap(False)
         if self._life:
             self._life.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -382,6 +385,8 @@ class Badge:
         elif act == "get_up":
             self.board.move(0)
             self.bus.emit("state", state="got up")
+        elif act == "watch_heap":
+            self._watch_heap(bool(request.get("on", True)))
         elif act == "standby":
             await self._ask("standby", "standby", REFUSED_S)
         elif act == "wake":
@@ -391,6 +396,23 @@ class Badge:
                 await self.hand.do(steps("on_duty", {}))
         else:
             await self.hand.do(steps(act, request))
+
+    def _watch_heap(self, on: bool) -> None:
+        """Look again and again, wherever the firmware is, how much memory is in use: `heap_peak` in GET /state.
+
+        Every look collects garbage, so that what is told is what was in use, and the heap is less broken up than else.
+        """
+        if self._heap_watch is not None:
+            self._heap_watch.cancel()
+            self._heap_watch = None
+        if on:
+            self.board.forget_heap()
+            self._heap_watch = asyncio.create_task(self._look_at_heap())
+
+    async def _look_at_heap(self) -> None:
+        while True:
+            self.link.send("h")
+            await asyncio.sleep(WATCH_HEAP_S)
 
     def state(self) -> dict[str, Any]:
         """The badge as it is, for the panel and drills."""
@@ -408,5 +430,6 @@ class Badge:
                 "connections": len(device.connections) if device else 0,
             },
             "heap": asdict(self.heap),
+            "heap_peak": self.board.heap_peak(),
             **self.facts,
         }

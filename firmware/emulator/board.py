@@ -26,6 +26,7 @@ RTC_SIZE = 4 + 2048
 RTC_MAGIC = 0x5A17
 TICKS = 2312
 MOTION = 2320
+HEAP = 2336
 RING = 4096
 RING_SAMPLES = 4096
 BOARD_SIZE = RING + 2 * RING_SAMPLES
@@ -87,6 +88,14 @@ class Board:
     def move(self, fell_us: int, up_us: int = 0) -> None:
         """When the wearer fell and got up again (CLOCK_MONOTONIC, microseconds; 0: did not)."""
         struct.pack_into("<QQ", self.memory, MOTION, fell_us, up_us)
+
+    def forget_heap(self) -> None:
+        """A watch of the heap begins."""
+        struct.pack_into("<I", self.memory, HEAP, 0)
+
+    def heap_peak(self) -> int:
+        """Most bytes of the heap in use, without garbage, that a watch has seen; 0 without one."""
+        return int(struct.unpack_from("<I", self.memory, HEAP)[0])
 
     def set_unique_id(self, mac: bytes) -> None:
         """The chip's number."""

@@ -29,11 +29,27 @@ import sys,vfs,uctypes
 vfs.umount('/')
 vfs.mount(vfs.VfsRom(uctypes.bytearray_at({image},{image_size})),'/rom')
 sys.path[:]=['/rom/shims','/rom','.frozen']
+{before}
 import _emulator
 _emulator.start({port},{board},{board_size},{flash},{flash_size},{scratch})
 _emulator.slots={slots}
 import _boot
 _boot.run({module!r})
+"""
+
+# before anything of ours is on the heap (heap.py): asyncio and what it brings along are the badge's own too
+MEASURE = "_measure"
+_BEFORE = """
+sys.path[:]=['.frozen']
+import asyncio,gc,micropython
+asyncio.core,asyncio.sleep_ms,asyncio.Event,asyncio.ThreadSafeFlag
+gc.collect()
+micropython.qstr_info()
+print('@bare bytes=%d'%gc.mem_alloc())
+sys.path[:]=['/rom/shims','/rom','.frozen']
+for name in list(sys.modules):
+ if name.startswith('asyncio'):del sys.modules[name]
+del name,gc,micropython,asyncio
 """
 
 
@@ -79,6 +95,7 @@ def main(argv: list[str]) -> int:
     flash, flash_size = _map(flash_path, write=True)
     scratch = mmap.mmap(-1, SCRATCH)
     start = _START.format(
+        before=_BEFORE if module == MEASURE else "",
         image=image_at,
         slots=slots,
         image_size=image_size,

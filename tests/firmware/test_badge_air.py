@@ -17,6 +17,7 @@ from firmware.emulator import microphone
 from firmware.emulator.air.link import Air
 from firmware.emulator.air.server import serve
 from firmware.emulator.badge import Badge
+from firmware.emulator.heap import LIMIT
 from firmware.emulator.quiet import quieten
 from protocol import kinds, patterns
 
@@ -198,6 +199,8 @@ def test_alarm_sound_visit_and_backlog_at_once_fit_into_the_heap_and_lose_nothin
             await told.badge.do({"do": "check_in"})
             await told.badge.do({"do": "amber"})
             await told.feels(patterns.CHECK_IN_DUE, 10)
+            # from here on looked at between any two bytecodes: the backlog drains
+            await told.badge.do({"do": "watch_heap"})
             central.connect = True
             await central.event(kinds.SOS)
             await told.feels(patterns.STATION_HAS_IT, 8)
@@ -210,6 +213,9 @@ def test_alarm_sound_visit_and_backlog_at_once_fit_into_the_heap_and_lose_nothin
             await central.until(lambda: len(packets) > 100, 10)
             # live sound came at once, and what had waited on the badge has come as well
             await central.until(lambda: sorted(packets) == list(range(len(packets))), 10)
+            in_use = told.badge.state()["heap_peak"]
+            assert in_use > LIMIT // 2  # it was looked at
+            assert told.badge.heap.of_the_badge(in_use) <= LIMIT - FREE
             assert faults(told) == []
 
     play(scene)

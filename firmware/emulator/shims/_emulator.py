@@ -5,6 +5,7 @@
 # so that handlers run between two bytecodes of the application, with the scheduler locked, as on the board.
 
 import _thread
+import gc
 import socket
 import struct
 
@@ -21,6 +22,7 @@ RTC = 256  # u16 magic, u16 length, data
 RTC_SIZE = 2048
 TICKS = 2312  # u64 time at which ticks are 0, us
 MOTION = 2320  # u64 when the wearer fell, u64 when they got up again, us; 0: never
+HEAP = 2336  # u32 most bytes in use that a watch has seen
 RING = 4096  # samples, 16 bits
 RING_SAMPLES = 4096
 
@@ -57,6 +59,7 @@ def start(port, board_at, board_size, flash_at, flash_size, scratch_at):
     _sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
     _handled.acquire()
     handlers[114] = _on_reply  # 'r'
+    handlers[104] = _on_watch  # 'h'
     _thread.start_new_thread(_reader, (_sock, _head, _handled, micropython.schedule, _on_frame, time.sleep_ms))
 
 
@@ -85,6 +88,14 @@ def _on_frame(_):
 def _on_reply(rx, n):
     global _reply
     _reply = bytes(rx[:n])
+
+
+def _on_watch(rx, n):
+    # Between two bytecodes, wherever the application is: what is in use now, without garbage.
+    gc.collect()
+    used = gc.mem_alloc()
+    if used > struct.unpack_from("<I", board, HEAP)[0]:
+        struct.pack_into("<I", board, HEAP, used)
 
 
 def broken(part):

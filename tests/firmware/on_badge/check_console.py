@@ -2,8 +2,8 @@
 
 from binascii import hexlify
 
-from firmware.badge import console, trace
-from firmware.badge.console import Console
+from firmware.badge import desk, trace
+from firmware.badge.desk import Desk
 
 ROOT, GROUP = hexlify(bytes(range(32))).decode(), hexlify(bytes(range(16))).decode()
 GOOD = '{"badge": 12, "root": "%s", "group_key": "%s", "settings": {"visit_minutes": 30}}' % (ROOT, GROUP)
@@ -15,14 +15,14 @@ class Cable:
         self.provisioned = []
         self.set = []
         trace.say = lambda name, text="": self.said.append((name, text))
-        self.console = Console()
-        self.console.on_provision = lambda identity, settings: self.provisioned.append((identity, settings))
-        self.console.on_set = self.set.append
-        self.console.on_state = lambda: {"badge": 12}
+        self.desk = Desk(None)
+        self.desk.provision = lambda identity, settings: self.provisioned.append((identity, settings))
+        self.desk.set = self.set.append
+        self.desk.state = lambda: {"badge": 12}
 
     def tell(self, line):
         self.said.clear()
-        self.console.obey(line)
+        assert not self.desk.obey(line)
         return self.said[0] if self.said else None
 
 
@@ -65,4 +65,4 @@ def test_nothing_secret_is_ever_said():
     for line in ("provision " + GOOD, "provision " + GOOD[:-3], "state", "provision " + GOOD.replace(": 12", ": 0")):
         cable.tell(line)
         assert ROOT[:16] not in str(cable.said) and GROUP[:16] not in str(cable.said)
-    assert console
+    assert desk

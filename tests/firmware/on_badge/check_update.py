@@ -1,5 +1,6 @@
 """An update over the cable: unsigned it writes nothing, cut off it changes nothing, and an SOS comes before it."""
 
+import builtins
 import gc
 import random
 import sys
@@ -94,8 +95,12 @@ class Bench:
         """A line on the cable; the last thing said."""
         self.trust()
         self.said.clear()
-        self.parts.console.obey(text)
+        self.parts.obey(text)
         return self.said[-1] if self.said else None
+
+    def updating(self):
+        desk = self.parts.desk
+        return None if desk is None else desk.updating
 
     def step(self):
         console = self.parts.console
@@ -105,7 +110,7 @@ class Bench:
 
     def settle(self, most=2000):
         """What the badge does by itself until it wants something; the last thing said."""
-        while self.parts._updating is not None and self.parts._updating._work is not None and most:
+        while self.updating() is not None and self.updating()._work is not None and most:
             self.step()
             most -= 1
         return self.said[-1] if self.said else None
@@ -150,7 +155,7 @@ def restarts(bench, data):
 def refused(bench, data, word):
     answer = bench.deliver(data)
     assert answer is not None and answer[0] == "refused" and word in answer[1], (answer, word)
-    assert bench.parts._updating is None and bench.parts.console.step is None
+    assert bench.parts.desk is None and bench.parts.console.step is None
 
 
 def test_a_good_update_is_in_its_slot_and_starts_on_trial():
@@ -317,7 +322,7 @@ def test_a_cable_that_was_pulled_out_is_taken_up_where_it_was():
     # left alone, it gives its memory back, and remembers
     Time.now += 130000
     bench.step()
-    assert bench.parts._updating is None
+    assert bench.updating() is None
     before = bytes(Partition.apps[1].data)
     assert bench.begin(data)[1] == "at=0"
     bench.send(data, 0)
@@ -350,8 +355,42 @@ def test_all_memory_is_given_back_when_it_stops():
     bench.parts.unload("firmware.badge.update_key")
     gc.collect()
     assert gc.mem_alloc() - before < 512, gc.mem_alloc() - before
-    loaded = [name for name in sys.modules if name in ("firmware.badge.update", "firmware.badge.release")]
-    assert not loaded and not hasattr(package, "update"), loaded
+    lazily = ("firmware.badge.desk", "firmware.badge.update", "firmware.badge.release")
+    loaded = [name for name in sys.modules if name in lazily]
+    assert not loaded and not hasattr(package, "update") and not hasattr(package, "desk"), loaded
+
+
+def test_another_line_on_the_cable_does_not_end_an_update():
+    bench = Bench()
+    data = update()
+    bench.deliver(data, upto=4096)
+    assert bench.tell("dance")[0] == "refused"
+    assert bench.tell("state")[0] == "state"
+    assert bench.tell('set {"visit_minutes": 0}')[0] == "refused"
+    assert bench.updating() is not None
+    assert restarts(bench, data)
+
+
+def test_a_line_for_which_there_is_no_memory_is_answered_and_its_memory_is_given_back():
+    bench = Bench()
+    real = builtins.__import__
+
+    def short(name, *args):
+        if name == "protocol.ident":
+            raise MemoryError
+        return real(name, *args)
+
+    bench.tell("state")  # whatever an earlier test left loaded is gone after this
+    for line, name in (("state", "refused"), ("update stop", "update")):
+        builtins.__import__ = short
+        try:
+            answer = bench.tell(line)
+            assert answer[0] == name and "memory_is_short" in answer[1], answer
+        finally:
+            builtins.__import__ = real
+        assert bench.parts.desk is None
+        assert "firmware.badge.desk" not in sys.modules
+        assert bench.tell("state")[0] == "state"
 
 
 def almost(bench, data, upto):
@@ -373,9 +412,9 @@ def alarm_in_the_middle(upto):
     data = update()
     bench.parts.badge.alarms.make_room = bench.parts.shed
     almost(bench, data, upto)
-    assert bench.parts._updating is not None
+    assert bench.updating() is not None
     bench.parts.act("sos")
-    assert bench.parts._updating is None, "its memory is not free"
+    assert bench.updating() is None, "its memory is not free"
     assert bench.begin(data)[1] == "at=0 why=an_alarm_is_open"
     bench.world.run(2500)
     assert kinds.SOS in hub.kinds() and "station_has_it" in bench.world.felt(), (hub.kinds(), bench.world.felt())
@@ -396,7 +435,7 @@ def test_an_alarm_that_no_hand_made_frees_the_memory_before_it_needs_any():
     bench.parts.badge.alarms.make_room = bench.parts.shed
     almost(bench, update(), 4096)
     bench.parts.badge.alarms.open(kinds.LANYARD)
-    assert bench.parts._updating is None
+    assert bench.updating() is None
 
 
 def test_a_finger_on_a_button_is_enough_to_free_the_memory():
@@ -406,7 +445,7 @@ def test_a_finger_on_a_button_is_enough_to_free_the_memory():
         almost(bench, data, upto)
         bench.parts.recogniser.busy = lambda: True
         bench.step()
-        assert bench.parts._updating is None
+        assert bench.updating() is None
         assert bench.begin(data)[1] == "at=0 why=a_button_is_down"
         bench.parts.recogniser.busy = lambda: False
         assert restarts(bench, data)
@@ -422,7 +461,7 @@ def test_the_restart_waits_for_a_visit_to_end():
         almost(bench, data, upto)
         bench.world.badge.visits.start()
         bench.step()
-        assert bench.parts._updating is None and Slot.boot == 0
+        assert bench.updating() is None and Slot.boot == 0
         assert "a_visit_is_running" in bench.begin(data)[1]
         bench.world.run(500)
         bench.world.badge.visits.end()
