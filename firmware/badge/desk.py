@@ -164,11 +164,13 @@ class Desk:
         return self.updating.obey(rest)
 
     def _needed(self) -> str:
-        """Why the badge has to be all there for its wearer now, "" if it has not. Raises Refused without keys."""
+        """Why there can be no update now, "" if there can. Raises Refused without keys."""
         parts = self._parts
+        if parts.trial is not None:
+            return "on trial"  # the other slot is what it may have to go back to
         if parts.badge is None:
             raise Refused("not provisioned: an update has to reach a hub, provision it first")
-        return "a button is down" if parts.recogniser.busy() else parts.badge.occupied()
+        return "it restarts" if parts.restart_ms else parts.needed()
 
     def step(self) -> bool:
         """Go on with the update; False when it is over."""

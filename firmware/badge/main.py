@@ -58,6 +58,7 @@ _OF_THE_DESK = (  # loaded for a moment
     "protocol.image",
     "protocol.p256",
 )
+_TRIAL = "firmware.badge.trial"
 _COLLECT_EVERY = const(8192)  # bytes; ten times a second at the most, at 2 ms each
 
 
@@ -91,21 +92,22 @@ class Machine:
         self.console = Console(self.obey)
         self.desk: "Desk | None" = None
         self.half_done = (0, 0, 0)
+        self.restart_ms = 0  # when to begin anew with what an update has brought; 0: nothing has
         self.trial: "Trial | None" = None
         self.battery = Battery(board, self._low_battery)
         self._begin_anew = machine.reset  # looked up while there is memory
 
     def start(self) -> "tuple[Links, Recorder] | None":
         """Bring up radio and badge; None without keys."""
-        who = self.store.identity()
-        if who is None:
-            trace.say("unprovisioned")
-            return None
         record = self.store.read(store.UPDATE)
         if record:  # this firmware is on trial, or the one before it did not stand its own
             from . import trial
 
             self.trial = trial.begin(self, record)
+        who = self.store.identity()
+        if who is None:
+            trace.say("unprovisioned")
+            return None
         radio = Radio(Bonds(self.store.read(store.BONDS)))
         radio.start()
         counter = self.store.next_boot()
@@ -175,6 +177,14 @@ class Machine:
                 self.half_done = desk.updating.left()
             del desk
             self.unload(*_OF_THE_DESK)
+            if self.trial is None:  # else it is at work
+                self.unload(_TRIAL)
+
+    def needed(self) -> str:
+        """Why the badge has to be all there for its wearer now, "" if it has not."""
+        if self.recogniser.busy():
+            return "a button is down"
+        return self.badge.occupied() if self.badge is not None else ""
 
     def unload(self, *names: str) -> None:
         """Forget modules that were loaded for a moment, where they are loaded."""
@@ -221,13 +231,19 @@ class Machine:
         if self.badge is not None:
             self.badge.act(act)
 
+    def judge(self, now: int) -> None:
+        """Firmware that is on trial, or that waits to be started. Called at every tick."""
+        if self.trial is not None:
+            self.trial.judge(self, now)
+        if self.restart_ms and now >= self.restart_ms and not self.needed():
+            self.reset(kept.CAUSE_UPDATED)
+
     async def keep_time(self, alive: "Callable[[], None]") -> None:
         """Call the badge's tick for ever."""
         while True:
             if self.badge is not None:
                 self.badge.tick(now_ms())
-                if self.trial is not None:
-                    self.trial.judge(self, now_ms())
+            self.judge(now_ms())
             alive()
             await asyncio.sleep_ms(TICK_MS)
 

@@ -59,12 +59,14 @@ class Trial:
     def judge(self, parts: "Machine", now: int) -> None:
         """Called at every tick: do what the verdict is."""
         badge = parts.badge
-        if badge is None:
-            return
         # a button that is down is somebody who wants something; an alarm that the station has is served from here, but
         # one that nobody has heard may be heard by the firmware that did reach a hub, which resumes it
-        busy = parts.recogniser.busy() or badge.alarms.level >= kinds.RECEIVED
-        verdict = self.verdict(now, bool(badge.links.established()), busy)
+        busy = parts.recogniser.busy()
+        reached = False
+        if badge is not None:  # else this firmware does not find the keys that the one before had
+            busy = busy or badge.alarms.level >= kinds.RECEIVED
+            reached = bool(badge.links.established())
+        verdict = self.verdict(now, reached, busy)
         if verdict == STAYS:
             try:
                 stay()

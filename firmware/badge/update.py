@@ -26,7 +26,6 @@ from micropython import const
 from . import store, trace
 from .clock import now_ms
 from .desk import Refused
-from .retained import CAUSE_UPDATED
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any, Generator
@@ -39,6 +38,7 @@ _BLOCK = const(4096)
 _READ = const(512)
 _READS = const(8)  # a step: about 2 ms on a badge (estimate)
 _SPARE = const(6144)  # bytes that must be free for the signature and for all that goes on beside it
+_LOOK_MS = const(200)  # some samples of the buttons
 _SILENCE_MS = const(120000)  # then whoever was at the other end has gone, and the memory is given back
 
 
@@ -55,6 +55,7 @@ class Update:
         self._at = 0
         self._work: "Generator[None, None, None] | None" = None
         self._heard_ms = 0
+        self._done = False
 
     def left(self) -> "tuple[int, int, int]":
         """What the next one may go on with: size, CRC of the head, and how far this one came."""
@@ -137,6 +138,8 @@ class Update:
                 return False
         except StopIteration:
             self._work = None
+            if self._done:
+                return False
             if self._at < self._size:
                 trace.say("update", "at=%d" % self._at)
             else:  # all of it had come before somebody needed the badge
@@ -182,7 +185,7 @@ class Update:
         unload("protocol.p256")
         if not good:
             raise Refused("the signature is not that of this badge's update key")
-        from .release import RELEASE
+        from .release import RELEASE, VERSION
 
         unload("firmware.badge.release")
         mine = self._parts.board.NAME
@@ -190,6 +193,8 @@ class Update:
             raise Refused("this is for the board %s, and the badge is a %s" % (board, mine))
         if release < RELEASE:
             raise Refused("release %d is older than the badge's own, %d: a newer one is needed" % (release, RELEASE))
+        if (release, found[0]) == (RELEASE, VERSION):
+            raise Refused("%s runs already" % VERSION)  # twice the same would leave nothing to go back to
         if found[1] != self._size - _HEAD:
             raise Refused("the file is not as long as it says: copy it again")
         self._found = found
@@ -233,5 +238,6 @@ class Update:
             trial.forget(keep)
             self._at = 0
             raise Refused("the badge does not take it for firmware (%r)" % error)
-        gc.collect()
-        self._parts.reset(CAUSE_UPDATED)
+        # choosing a slot takes as long as reading it; a hand that came to a button meanwhile is seen before the restart
+        self._parts.restart_ms = now_ms() + _LOOK_MS
+        self._done = True

@@ -35,6 +35,10 @@ class UpdateError(Exception):
     """The badge was not updated; the text says why and what to do."""
 
 
+class RunsAlready(Exception):
+    """The badge has this version and has kept it; what it said of that was lost on the cable."""
+
+
 class Port(Protocol):
     """What is used of serial.Serial."""
 
@@ -72,16 +76,17 @@ class Updater:
         self._sleep = sleep
         self._port: Port | None = None
         self._heard = b""
+        self._unheard = False  # of what became of it, once
         self.sent = 0  # lines with pieces, for tests
 
     def run(self) -> None:
         """Update the badge. Returns when the new firmware has reached a hub; raises UpdateError."""
         self._connect(wait=False)
         try:
-            stays = False
-            while not stays:
-                self._transfer()
-                stays = self._watch()
+            while not self._watch(on_trial=self._transfer()):
+                pass
+        except RunsAlready:
+            self._say(f"{self._head.version} runs on the badge already, and stays")
         finally:
             if self._port is not None:
                 self._port.close()
@@ -146,6 +151,8 @@ class Updater:
                 why = line[len("@refused why=") :].replace("_", " ")
                 if why.startswith("no such command"):
                     raise UpdateError("the badge's firmware is too old for updates by cable: flash it")
+                if why == f"{self._head.version} runs already".replace("_", " "):
+                    raise RunsAlready
                 raise UpdateError(f"the badge refuses: {why}")
             if found := _STATE.match(line):
                 return dict(part.split("=", 1) for part in found["fields"].split() if "=" in part)
@@ -156,7 +163,8 @@ class Updater:
 
     # --- what is said
 
-    def _transfer(self) -> None:
+    def _transfer(self) -> bool:
+        """Send it; True when it had arrived before and is on trial already."""
         size = len(self._data)
         begin = f"update begin {size} {zlib.crc32(self._data[:HEAD]):08x}"
         line, at, silent, short, shown, paused = begin, -1, 0, 0, -1, ""
@@ -175,15 +183,18 @@ class Updater:
                 continue
             silent = 0
             if "state" in news:
-                if news["state"] in ("checked", "restart"):
+                if news["state"] in ("checked", "restart", "trial"):
                     self._state(news)
-                    return
+                    return news["state"] == "trial"
                 line = begin
                 continue
             if not news.get("at", "").isdigit():
                 line = begin  # it began anew, and has forgotten what it had
                 continue
             why, before, at = news.get("why"), at, int(news["at"])
+            if why == "on_trial":
+                self._say("what runs is on trial; waiting for what becomes of it")
+                return True
             if why is not None and why not in ("begin_first", "damaged"):
                 if why != paused:
                     self._say("the badge is needed and waits with the update: " + why.replace("_", " "))
@@ -224,14 +235,16 @@ class Updater:
         elif state == "trial":
             self._say(f"{version} runs on trial: {news.get('seconds', '?')} s to reach a hub")
 
-    def _watch(self) -> bool:
-        """Wait for what becomes of it; False when the badge was needed before the restart: then it is sent again."""
-        end = self._clock() + MARGIN_S
+    def _watch(self, on_trial: bool) -> bool:
+        """Wait for what becomes of it; False when the badge was needed before the restart, or nothing was heard of it:
+        then it is sent again."""
+        trial_s = self._head.trial + MARGIN_S
+        end = self._clock() + (trial_s if on_trial else MARGIN_S)
         version = self._head.version
         said = ""
         while self._clock() < end:
             news = self._news(1.0)
-            if not news:
+            if not news or news.get("why") == "on_trial":
                 continue
             state = news.get("state", "")
             if state == "stays":
@@ -249,11 +262,14 @@ class Updater:
                 end = self._clock() + MARGIN_S
                 continue
             if state in ("restart", "trial"):
-                end = self._clock() + self._head.trial + MARGIN_S
+                end = self._clock() + trial_s
             text = state + news.get("why", "")
             if text != said:
                 said = text
                 self._state(news)
+        if not self._unheard:
+            self._unheard = True  # perhaps only its words were lost: who has it says so when it is sent again
+            return False
         raise UpdateError(
             f"the badge says nothing any more: switch it off and on. If {version} does not stand, the badge starts what"
             " it had before"

@@ -22,6 +22,7 @@ from protocol import kinds, patterns, restart
 from protocol.ident import NONE
 
 WENT_BACK = 6  # firmware/badge/retained.py
+RELEASE_2 = '"""x."""\nMARK = b"tocsin-release 2 0.2.0 ;"\nRELEASE, VERSION = 2, "0.2.0"\n'
 BROKEN = 'raise ValueError("this release does not even load")\n'
 
 
@@ -163,7 +164,7 @@ def test_a_release_that_does_not_even_load_is_left_by_the_boot_loader(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def scene(desk: Desk) -> None:
-        for name, text in (("app.py", BROKEN), ("release.py", '"""x."""\nMARK = b"tocsin-release 2 0.2.0 ;"\n')):
+        for name, text in (("app.py", BROKEN), ("release.py", RELEASE_2)):
             (tmp_path / name).write_text(text)
         extra = {f"firmware/badge/{name}": tmp_path / name for name in ("app.py", "release.py", "update_key.py")}
         broken = await asyncio.to_thread(build.image, extra=extra)
@@ -171,6 +172,51 @@ def test_a_release_that_does_not_even_load_is_left_by_the_boot_loader(
         assert "did not run; the badge went back" in capfd.readouterr().err
         assert desk.running() == 0
         await an_alarm(desk.told)
+
+    play(tmp_path, scene)
+
+
+def test_a_release_that_does_not_find_the_keys_goes_back_by_itself(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scene(desk: Desk) -> None:
+        blind = (image.ROOT / "firmware/badge/store.py").read_text()
+        assert "len(payload) != 51" in blind
+        (tmp_path / "store.py").write_text(blind.replace("len(payload) != 51", "len(payload) != 52"))
+        (tmp_path / "release.py").write_text(RELEASE_2)
+        extra = {f"firmware/badge/{name}": tmp_path / name for name in ("store.py", "release.py", "update_key.py")}
+        wrong = await asyncio.to_thread(build.image, extra=extra)
+        assert await desk.update(desk.made("0.2.0", 2, trial=6, what=wrong)) == 1
+        assert "the badge went back" in capfd.readouterr().err
+        assert desk.told.traces("unprovisioned")
+        assert desk.running() == 0
+        await an_alarm(desk.told)
+
+    play(tmp_path, scene)
+
+
+def test_a_second_update_while_one_is_on_trial_leaves_what_it_may_have_to_go_back_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scene(desk: Desk) -> None:
+        told, central = desk.told, desk.told.central
+        before = told.badge.slots.image(0)
+        file = desk.made("0.2.0", 2, trial=20)
+        updating = asyncio.create_task(desk.update(file))
+        await desk.until("checked")
+        central.connect = False
+        await central.hang_up()
+        await desk.until("trial")
+        told.badge.console(f"update begin {file.stat().st_size} 00000000")
+        await central.until(lambda: any(t["fields"].get("why") == "on_trial" for t in told.traces("update")), 10)
+        assert told.badge.slots.image(0) == before
+        central.connect = True
+        assert await updating == 0
+        # and what stands is not taken once more: there would be nothing else to go back to
+        assert await desk.update(file) == 0
+        assert "0.2.0 runs on the badge already" in capfd.readouterr().out
+        assert told.badge.slots.image(0) == before
+        assert desk.running() == 1
 
     play(tmp_path, scene)
 

@@ -217,6 +217,42 @@ def test_needed_just_before_the_restart_it_is_sent_again() -> None:
     assert run(badge)[-1] == "0.2.0 has reached a hub, and stays"
 
 
+def test_firmware_on_trial_is_watched_and_never_sent_again() -> None:
+    """The words of its restart are lost on the cable, or the command is run anew meanwhile."""
+    badge = Paper()
+    badge.after = badge.end = []
+    ask = badge.ask
+
+    def restarts() -> None:
+        ask()
+        if len(badge.got) == len(DATA):
+            badge.needed = ["on_trial\r\n@update state=stays version=0.2.0"]
+
+    badge.ask = restarts  # type: ignore[method-assign]
+    said = run(badge)
+    assert said[-1] == "0.2.0 has reached a hub, and stays"
+    assert any("on trial; waiting" in line for line in said)
+    anew = Paper()
+    anew.needed = ["on_trial\r\n@update at=0 why=on_trial\r\n@update state=stays version=0.2.0"]
+    assert run(anew)[-1] == "0.2.0 has reached a hub, and stays"
+    assert not anew.got
+
+
+def test_when_even_the_word_that_it_stays_is_lost_the_badge_says_that_it_has_it() -> None:
+    badge = Paper()
+    badge.after, badge.end = badge.after[:2], []
+    obey = badge.obey
+
+    def stayed(words: list[str]) -> None:
+        if badge.now > update.MARGIN_S + HEADING.trial:
+            badge.say("@update at=0", "@refused why=0.2.0_runs_already")
+        else:
+            obey(words)
+
+    badge.obey = stayed  # type: ignore[method-assign]
+    assert run(badge)[-1] == "0.2.0 runs on the badge already, and stays"
+
+
 def test_what_the_badge_refuses_and_what_becomes_of_it_is_said_with_what_to_do() -> None:
     badge = Paper()
     badge.needed = ["x\r\n@refused why=the_signature_is_not_that_of_this_badge's_update_key"]

@@ -46,11 +46,10 @@ def begin(bench):
 
 def judged(bench):
     """One tick; whether it ended in a restart."""
-    if bench.parts.trial is not None:
-        try:
-            bench.parts.trial.judge(bench.parts, Time.now - bench.began)
-        except Restart:
-            return True
+    try:
+        bench.parts.judge(Time.now - bench.began)
+    except Restart:
+        return True
     return False
 
 
@@ -155,6 +154,22 @@ def test_an_alarm_that_the_station_has_is_not_interrupted_and_one_that_nobody_he
     bench.world.run(3000)
     assert bench.world.badge.alarms.current is None
     assert run(bench, 100)
+
+
+def test_firmware_that_does_not_find_the_keys_goes_back_too():
+    bench = on_trial()
+    bench.parts.badge = bench.parts.trial = None
+    bench.parts.store.identity = lambda: None  # it reads another record, mounts another partition, ...
+    assert bench.parts.start() is None
+    assert bench.parts.trial is not None and bench.parts.badge is None
+    Time.now = bench.began + TRIAL_S * 1000 - 50
+    assert not judged(bench)
+    Time.now += 50
+    bench.parts.recogniser.busy = lambda: True
+    assert not judged(bench)
+    bench.parts.recogniser.busy = lambda: False
+    assert judged(bench)
+    assert bench.parts.retained.cause == retained.CAUSE_WENT_BACK
 
 
 def test_a_finger_on_a_button_holds_the_restart_up():
