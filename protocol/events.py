@@ -107,7 +107,7 @@ def open_event(key: bytes, badge: int, blob: bytes) -> tuple[Event, bytes, int]:
 # VISIT_START, VISIT_ARMED, CHECK_IN, EXTEND, VISIT_END (and a DURESS that imitates one): which visit, and its times.
 # `visit` is the station's number, or 0 for one that was started on the badge, which `ref` (the identity of its
 # VISIT_START) then names. A CHECK_IN of one byte goes before the start or end of a visit, whose kind it is: it moves
-# no timer.
+# no timer. Heard as a beacon, which has no body, it is a check-in like any other.
 _VISIT = ">I8sIHH"
 
 

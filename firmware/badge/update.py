@@ -8,7 +8,8 @@ Answers: `@update at=N` asks for the byte N next, with `why=` where the last pie
 ends it. The head and its signature come first: before they are good nothing is written. Then every piece goes straight
 into the slot, whose blocks are erased as they are reached, and at the end the hash is taken of what lies in the slot,
 not of what came. Slots, boot record and going back are the ESP32's own (two application partitions, esp32.Partition):
-the running firmware is never written to, and a power cut leaves it the one that starts.
+the running firmware is never written to, and a power cut leaves it the one that starts. While it is on trial the other
+one is not written to either (desk.py): it is what there is to go back to.
 
 Everything is done in steps that a wearer's SOS can come between: one piece, one bit of the signature, eight reads. When
 a button goes down, an alarm opens or a visit begins, the update gives all its memory back at once and remembers only

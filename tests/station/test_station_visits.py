@@ -307,3 +307,21 @@ def test_a_hold_of_the_side_button_ends_the_visit_and_restarts_no_timer_forced_o
     assert (after["checked_in_at"], after["due_at"]) == ([], visit["due_at"])
     assert after["ended_at"] is not None
     assert [alarm["kind"] for alarm in world.alarms()] == (["duress"] if forced else [])
+
+
+def test_out_of_reach_the_end_of_a_visit_counts_as_a_check_in_until_its_envelope_comes(world: World) -> None:
+    """A beacon has no room to say what the check-in goes before."""
+    badge, hub = world.badge(), world.hub()
+    visit = _plan(world, badge)
+    world.clock.advance(300)
+    first = badge.event(kinds.CHECK_IN, body=bytes((kinds.VISIT_END,)))
+    world.say(hub, hub.beacon(badge, first))
+    (after,) = world.visits(badge)
+    assert after["due_at"] == pytest.approx(world.clock.now() + 600)
+    assert after["ended_at"] is None
+    world.clock.advance(60)
+    world.say(hub, hub.event(badge, first))
+    world.say(hub, hub.event(badge, badge.event(kinds.VISIT_END, body=visit_body(visit["id"]))))
+    (after,) = world.visits(badge)
+    assert after["ended_at"] is not None
+    assert not world.alarms()
