@@ -1,8 +1,8 @@
 """The most memory that the badge's objects take at once, in the worst moment that a wearer can bring about.
 
-worst_moment.toml plays it, and a watch looks three hundred times a second, between any two bytecodes, how much of the
-heap is in use without garbage. That a heap of the limit is also whole enough to be used, every drill shows: their
-badges have no other.
+tests/drills/worst_moment.toml plays it, and a watch looks three hundred times a second, between any two bytecodes, how
+much of the heap is in use without garbage. That a heap of the limit is also whole enough to be used, every drill shows:
+their badges have no other.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ from drill.scenario import load
 from drill.stage import Stage
 from firmware.emulator.heap import IN_C, Heap
 
-SCENARIO = Path(__file__).parent / "worst_moment.toml"
+SCENARIO = Path(__file__).parents[1] / "tests" / "drills" / "worst_moment.toml"
 BADGE = "alice"
 
 
