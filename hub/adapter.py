@@ -208,10 +208,8 @@ class Adapter:
             if not dialling.done() and not answered.is_set():
                 raise TimeoutError("does not answer")
             await dialling
-            self._unanswered = 0
-            self.ladder.well(Trouble.UNANSWERED)
         except (BleakError, TimeoutError):
-            self._came_to_nothing()
+            self.came_to_nothing()
             raise
         finally:
             for task in (dialling, answer):
@@ -238,12 +236,29 @@ class Adapter:
         if not ended and self.bluez:
             self._doubt(Trouble.STUCK, "a connection does not end")
 
-    def unanswered_call(self, what: str) -> None:
-        """`what` was asked of the Bluetooth service on a connection, and nothing came."""
-        if self.bluez:
-            self._doubt(Trouble.HUNG, f"{what} has no answer")
+    async def service_hangs(self, seconds: float) -> bool:
+        """Whether bluetoothd leaves without an answer, so long, what no badge can delay."""
+        if self.bluez is None or self.name is None:
+            return False
+        try:
+            await self.bluez.powered(self.name, seconds)
+        except BluezFailed as failed:
+            return not failed.name
+        return False
 
-    def _came_to_nothing(self) -> None:
+    def unanswered_call(self, what: str, hangs: bool) -> None:
+        """`what` was asked on a connection, and nothing came: from bluetoothd if that `hangs`, else from the badge."""
+        if self.bluez and hangs:
+            self._doubt(Trouble.HUNG, f"{what} has no answer")
+        elif self.bluez:
+            self.came_to_nothing()
+
+    def passes(self) -> None:
+        """A badge was called, found, and has answered what it was asked."""
+        self._unanswered = 0
+        self.ladder.well(Trouble.UNANSWERED)
+
+    def came_to_nothing(self) -> None:
         """Nobody answered, or nothing passes: an adapter has been seen to connect and then to send nothing."""
         self._unanswered += 1
         self._unanswered_at = asyncio.get_running_loop().time()
@@ -263,7 +278,7 @@ class Adapter:
         while True:
             try:
                 await self._open()
-                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
+                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE, Trouble.HUNG)
                 await self._scan()
             except (BleakError, BluezFailed, OSError, TimeoutError, EOFError) as problem:
                 self._lost()
