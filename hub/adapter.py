@@ -69,7 +69,8 @@ class Adapter:
 
     `name`: as BlueZ calls it, hci0; None for whichever there is. `on_heard(adapter, device, data)` for every
     advertisement; `on_step(adapter, step, why)` for every step of the ladder; `alone()`: whether no other one works;
-    `heard_elsewhere()`: when another one last heard a badge, by the loop's clock.
+    `heard_elsewhere()`: when another one last heard a badge, by the loop's clock; `on_silence(adapter)`: bluetoothd,
+    which all of them share, has left a question of its own without an answer.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Adapter:
         on_step: Callable[[Adapter, Step, str], None],
         alone: Callable[[], bool],
         heard_elsewhere: Callable[[], float] = lambda: 0.0,
+        on_silence: Callable[[Adapter], None] = lambda _adapter: None,
     ) -> None:
         self.ready = asyncio.Event()
         self.problem = "not started"
@@ -97,6 +99,7 @@ class Adapter:
         self._on_step = on_step
         self._alone = alone
         self._heard_elsewhere = heard_elsewhere
+        self._on_silence = on_silence
         self.heard_badge = 0.0  # when, by the loop's clock
         self._deaf_from = 0.0
         self._heard_anything = False
@@ -250,8 +253,14 @@ class Adapter:
         """`what` was asked on a connection, and nothing came: from bluetoothd if that `hangs`, else from the badge."""
         if self.bluez and hangs:
             self._doubt(Trouble.HUNG, f"{what} has no answer")
+            self._on_silence(self)
         elif self.bluez:
             self.came_to_nothing()
+
+    def silent(self) -> None:
+        """Another adapter's question to bluetoothd had no answer: see whether it answers this one."""
+        if self.bluez and self.usable:
+            self._doubt(Trouble.HUNG, "bluetoothd does not answer another adapter")
 
     def passes(self) -> None:
         """A badge was called, found, and has answered what it was asked."""
@@ -341,6 +350,8 @@ class Adapter:
             yield
         except (BleakError, BluezFailed) as problem:
             hung = self._kind(problem) is Trouble.HUNG
+            if hung and isinstance(problem, BluezFailed):
+                self._on_silence(self)
             raise
         finally:
             if hung:

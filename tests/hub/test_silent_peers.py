@@ -16,6 +16,7 @@ from test_adapter import PATH, Peer, World, session
 
 from hub.adapter import SHUNNED, UNANSWERED, Adapter
 from hub.bluez import CALL_S, Bluez, call
+from hub.radio import Radio
 from hub.recovery import HandOver, Step, Trouble
 
 
@@ -182,6 +183,37 @@ def test_a_bluetoothd_that_was_slow_twice_is_not_handed_over(world: World) -> No
             assert world.adapter.usable
             assert world.adapter.ladder.trouble is None, "it has answered since"
         assert set(world.taken()) == {Step.RETRY}
+
+    world.play(story)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_all_adapters_ask_as_soon_as_one_has_had_no_answer_and_the_hub_ends_in_time_or_goes_on(
+    world: World, hangs: bool
+) -> None:
+    """Each of two adapters would wait for the other while it asks but once in a quarter of a minute."""
+
+    async def story() -> None:
+        radio = Radio("hci0,hci1", None, "", lambda *_: None, lambda: None)
+        running = asyncio.create_task(radio.run())
+        world.present["hci1"] = True
+        await asyncio.sleep(2)
+        assert all(adapter.usable for adapter in radio.adapters)
+        begun = world.loop.time()
+        if hangs:
+            world.hangs = world.mute = True
+        radio.adapters[0].unanswered_call("a write", hangs=True)
+        if not hangs:
+            await asyncio.sleep(50)
+            assert all(adapter.usable and not adapter.problem for adapter in radio.adapters)
+            assert [adapter.counters["retry"] for adapter in radio.adapters] == [1, 1], "and no more of it"
+            running.cancel()
+            await asyncio.wait({running})
+            return
+        await asyncio.wait({running}, timeout=60)
+        with pytest.raises(HandOver, match="no answer"):
+            await running
+        assert world.loop.time() - begun < 17
 
     world.play(story)
 
