@@ -69,7 +69,8 @@ class Adapter:
 
     `name`: as BlueZ calls it, hci0; None for whichever there is. `on_heard(adapter, device, data)` for every
     advertisement; `on_step(adapter, step, why)` for every step of the ladder; `alone()`: whether no other one works;
-    `heard_elsewhere()`: when another one last heard a badge, by the loop's clock.
+    `heard_elsewhere()`: when another one last heard a badge, by the loop's clock; `on_silence(adapter)`: bluetoothd,
+    which all of them share, has left a question of its own without an answer.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Adapter:
         on_step: Callable[[Adapter, Step, str], None],
         alone: Callable[[], bool],
         heard_elsewhere: Callable[[], float] = lambda: 0.0,
+        on_silence: Callable[[Adapter], None] = lambda _adapter: None,
     ) -> None:
         self.ready = asyncio.Event()
         self.problem = "not started"
@@ -97,6 +99,7 @@ class Adapter:
         self._on_step = on_step
         self._alone = alone
         self._heard_elsewhere = heard_elsewhere
+        self._on_silence = on_silence
         self.heard_badge = 0.0  # when, by the loop's clock
         self._deaf_from = 0.0
         self._heard_anything = False
@@ -208,10 +211,8 @@ class Adapter:
             if not dialling.done() and not answered.is_set():
                 raise TimeoutError("does not answer")
             await dialling
-            self._unanswered = 0
-            self.ladder.well(Trouble.UNANSWERED)
         except (BleakError, TimeoutError):
-            self._came_to_nothing()
+            self.came_to_nothing()
             raise
         finally:
             for task in (dialling, answer):
@@ -238,12 +239,35 @@ class Adapter:
         if not ended and self.bluez:
             self._doubt(Trouble.STUCK, "a connection does not end")
 
-    def unanswered_call(self, what: str) -> None:
-        """`what` was asked of the Bluetooth service on a connection, and nothing came."""
-        if self.bluez:
-            self._doubt(Trouble.HUNG, f"{what} has no answer")
+    async def service_hangs(self, seconds: float) -> bool:
+        """Whether bluetoothd leaves without an answer, so long, what no badge can delay."""
+        if self.bluez is None or self.name is None:
+            return False
+        try:
+            await self.bluez.powered(self.name, seconds)
+        except BluezFailed as failed:
+            return not failed.name
+        return False
 
-    def _came_to_nothing(self) -> None:
+    def unanswered_call(self, what: str, hangs: bool) -> None:
+        """`what` was asked on a connection, and nothing came: from bluetoothd if that `hangs`, else from the badge."""
+        if self.bluez and hangs:
+            self._doubt(Trouble.HUNG, f"{what} has no answer")
+            self._on_silence(self)
+        elif self.bluez:
+            self.came_to_nothing()
+
+    def silent(self) -> None:
+        """Another adapter's question to bluetoothd had no answer: see whether it answers this one."""
+        if self.bluez and self.usable:
+            self._doubt(Trouble.HUNG, "bluetoothd does not answer another adapter")
+
+    def passes(self) -> None:
+        """A badge was called, found, and has answered what it was asked."""
+        self._unanswered = 0
+        self.ladder.well(Trouble.UNANSWERED)
+
+    def came_to_nothing(self) -> None:
         """Nobody answered, or nothing passes: an adapter has been seen to connect and then to send nothing."""
         self._unanswered += 1
         self._unanswered_at = asyncio.get_running_loop().time()
@@ -263,7 +287,7 @@ class Adapter:
         while True:
             try:
                 await self._open()
-                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE)
+                self.ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE, Trouble.HUNG)
                 await self._scan()
             except (BleakError, BluezFailed, OSError, TimeoutError, EOFError) as problem:
                 self._lost()
@@ -326,6 +350,8 @@ class Adapter:
             yield
         except (BleakError, BluezFailed) as problem:
             hung = self._kind(problem) is Trouble.HUNG
+            if hung and isinstance(problem, BluezFailed):
+                self._on_silence(self)
             raise
         finally:
             if hung:

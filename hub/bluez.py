@@ -166,9 +166,10 @@ class Bluez:
             if ADAPTER in interfaces
         }
 
-    async def powered(self, adapter: str) -> bool:
+    async def powered(self, adapter: str, seconds: float = CALL_S) -> bool:
         """Whether an adapter is on. Raises BluezFailed."""
-        (found,) = await call(self.bus, f"/org/bluez/{adapter}", PROPERTIES, "Get", "ss", ADAPTER, "Powered")
+        path, names = f"/org/bluez/{adapter}", (ADAPTER, "Powered")
+        (found,) = await call(self.bus, path, PROPERTIES, "Get", "ss", *names, seconds=seconds)
         return bool(found.value)
 
     async def power(self, adapter: str, on: bool) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hub.radio")
 
 GONE_S = 1.0  # to put away a connection that has ended; the badge is waiting to be dialled anew
+DOUBT_S = 1.0  # that a badge may take, until bluetoothd is asked whether it is not that which does not answer
 HANG_UP_S = 6.0  # BlueZ takes up to 2.6 s, a dead link its supervision timeout of 4 s
 
 
@@ -38,6 +39,7 @@ class Connection:
         self._device = device
         self._dropped = dropped
         self._over = False
+        self._found = False  # its services are, and nothing that was asked of it since was answered
         self._rx: BleakGATTCharacteristic | None = None
 
     @property
@@ -76,6 +78,7 @@ class Connection:
         self._rx = self.client.services.get_characteristic(link.RX)
         if self._rx is None:
             raise BleakError("it has no service of ours")
+        self._found = True
 
     async def _make(self, passkey: int | None) -> None:
         if passkey is not None:
@@ -111,13 +114,34 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def _answered_in_time(self, what: str) -> AsyncIterator[None]:
-        """bleak waits for ever for a bluetoothd that hangs: a session would stand, and prove that all is well."""
+        """bleak waits for ever for a bluetoothd that hangs: a session would stand, and prove that all is well.
+
+        But bluetoothd itself waits for the badge, half a minute for a subscription, and anybody can be silent. So it is
+        asked meanwhile for something of its own.
+        """
+        doubts: list[asyncio.Task[bool]] = []
+
+        def doubt() -> None:
+            doubts.append(asyncio.ensure_future(self._adapter.service_hangs(CALL_S - DOUBT_S)))
+
+        later = asyncio.get_running_loop().call_later(DOUBT_S, doubt)
         try:
             async with asyncio.timeout(CALL_S):
                 yield
         except TimeoutError:
-            self._adapter.unanswered_call(what)
+            self._adapter.unanswered_call(what, bool(doubts) and await doubts[0])
             raise TimeoutError(f"{what} has no answer") from None
+        except BleakError:
+            if self._found:
+                self._adapter.unanswered_call(what, hangs=False)
+            raise
+        finally:
+            later.cancel()
+            for task in doubts:
+                task.cancel()
+        if self._found:
+            self._found = False
+            self._adapter.passes()
 
     async def hang_up(self) -> None:
         """End the connection, whatever state it is in; never raises."""

@@ -104,7 +104,7 @@ def line(hub: Hub) -> str:
     if waiting := len(hub.keeper.queue):
         parts.append(f"{waiting} events wait")
     if hub.radio.problem:
-        parts.append(f"no radio: {hub.radio.problem}")
+        parts.append(f"{'radio' if hub.radio.usable else 'no radio'}: {hub.radio.problem}")
     if disk(hub) != "ok":
         parts.append(f"disk {disk(hub)}")
     return "; ".join(parts)[:300]
@@ -149,6 +149,7 @@ def status(hub: Hub) -> dict[str, Any]:
         "audio_full": hub.spool.full,
         **second_path(hub),
         "broadcast": hub.broadcaster.problem or "ok",
+        "radio_usable": hub.radio.usable,
         **hub.radio.status(),
         "counters": dict(sum(counters, hub.counters)),
     }

@@ -70,7 +70,7 @@ class Radio:
         def heard_elsewhere() -> float:
             return max((other.heard_badge for other in self.adapters if other is not adapter), default=0.0)
 
-        adapter = Adapter(name, air, air_name, self._heard, self._stepped, alone, heard_elsewhere)
+        adapter = Adapter(name, air, air_name, self._heard, self._stepped, alone, heard_elsewhere, self._silent)
         return adapter
 
     @property
@@ -128,6 +128,11 @@ class Radio:
             if len(self._hearers) > ADDRESSES:
                 self._hearers.popitem(last=False)
         self._on_heard(device, data, advertisement.rssi)
+
+    def _silent(self, adapter: Adapter) -> None:
+        for other in self.adapters:
+            if other is not adapter:
+                other.silent()
 
     def _stepped(self, adapter: Adapter, step: Step, why: str) -> None:
         self.counters[f"radio_{step.name.lower()}"] += 1

@@ -101,7 +101,8 @@ def _hub(status: dict[str, Any]) -> list[Finding]:
         ),
         Finding("place", known, "known" if known else location),
         Finding("disk", disk.startswith("ok"), disk, grave=True),
-        Finding("radio", radio == "ok", radio, grave=True),
+        # with one adapter of several in trouble the others carry everything
+        Finding("radio", radio == "ok", radio, grave=not status.get("radio_usable")),
     ]
     if days is not None:
         ends = "ends today" if days < 1 else f"good for another {days} days"

@@ -10,6 +10,9 @@ While a session with a badge proves itself on this adapter, nothing above droppi
 hub does not end at all: what works is not cut lightly for the sake of what does not. But an adapter that cannot scan is
 deaf to the alarms of all other badges, and a power cycle costs a session two or three seconds.
 
+What a stranger can bring about ends no hub: that badges do not answer is doubted for as long as one of them likes, and
+counts nothing towards the time that another trouble has lasted.
+
 Knows no adapter and no clock.
 """
 
@@ -78,7 +81,9 @@ class Ladder:
     def __init__(self) -> None:
         self.trouble: Trouble | None = None
         self.steps = 0  # taken since it worked
-        self._since_ms = 0
+        self._since_ms: int | None = None  # something has surely been wrong
+        self._mute_ms: int | None = None  # bluetoothd has perhaps answered nothing
+        self._before: Trouble | None = None  # what was the matter when it was found to hang
         self._step = Step.RETRY
         self._taken = 0  # of this rung
         self._cycled_ms: int | None = None
@@ -88,13 +93,18 @@ class Ladder:
 
         `busy`: a session on this adapter proves itself. `alone`: no other adapter of this hub works.
         """
-        if self.trouble is None:
+        if trouble is Trouble.HUNG and self.trouble is not Trouble.HUNG:
+            self._before = self.trouble
+        if trouble in CERTAIN and self._since_ms is None:
             self._since_ms = now_ms
+        if trouble in (Trouble.STUCK, Trouble.HUNG) and self._mute_ms is None:
+            self._mute_ms = now_ms
         self.trouble = trouble
         self.steps += 1
-        lasted_ms = now_ms - self._since_ms
         if trouble is Trouble.HUNG:  # every other rung is something to be asked of whom does not answer
-            return Step.HAND_OVER if alone and not busy and lasted_ms >= HUNG_MS else Step.RETRY
+            assert self._mute_ms is not None
+            return Step.HAND_OVER if alone and not busy and now_ms - self._mute_ms >= HUNG_MS else Step.RETRY
+        lasted_ms = 0 if self._since_ms is None else now_ms - self._since_ms
         step = self._step
         if self._taken >= TIMES[step] and step < Step.HAND_OVER:
             step = Step(step + 1)
@@ -115,13 +125,21 @@ class Ladder:
 
     def well(self, *troubles: Trouble) -> None:
         """It works, as far as these troubles go: without any named, as far as all of them go."""
-        if self.trouble is not None and (not troubles or self.trouble in troubles):
-            self.trouble = None
+        if not troubles or Trouble.HUNG in troubles:
+            self._mute_ms = None
+            if self.trouble is Trouble.HUNG:  # whatever else was the matter still is: nobody could look
+                self.trouble = self._before
+                if self.trouble not in CERTAIN:
+                    self._since_ms = None
+        if self.trouble is None or not troubles or self.trouble in troubles:
+            self.trouble = self._since_ms = None
             self.steps = 0
             self._step = Step.RETRY
             self._taken = 0
 
     @property
     def pause_s(self) -> float:
-        """How long to wait after the step that was just taken."""
+        """How long to wait after the step that was just taken. An adapter that hears is not kept from it for long."""
+        if self.trouble is Trouble.UNANSWERED:
+            return PAUSE_S[0]
         return PAUSE_S[min(max(self.steps - 1, 0), len(PAUSE_S) - 1)]

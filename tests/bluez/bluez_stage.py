@@ -55,6 +55,7 @@ class BluezStage(Stage):
         self.monkeypatch = monkeypatch
         self.adapters = [AirAdapter(self.guest, self.port("air"), f"hub:{n}") for n in range(adapters)]
         self.cards: dict[str, int] = {}
+        self.records: dict[str, provision.Record] = {}
         self._hub_config = ""
         self._faults = 0
 
@@ -79,6 +80,7 @@ class BluezStage(Stage):
         )
         client.number = record.badge
         self.cards[badge.id] = record.passkey
+        self.records[badge.id] = record
         await asyncio.to_thread(provision.to_panel, record, client.url)
         number = str(record.badge)
         assert await client.wait_for(

@@ -15,9 +15,11 @@ import image
 import pytest
 from bluez_stage import BluezStage
 from figures import figure, print_figures
+from silent_peer import SilentPeer
 
 from drill.processes import DidNotStart
 from drill.scenario import OperatorStep
+from hub import ready_check
 from hub.recovery import HAND_OVER_STATUS
 
 BADGES = "alice bob carol dave"
@@ -195,6 +197,8 @@ def test_badges_move_to_the_other_adapter_when_one_is_pulled_out(tell: Teller) -
         status = await s.status()
         assert status["adapters"]["hci0"]["connections"] == 4
         assert "hci1" in status["last_step"]
+        (radio,) = [finding for finding in ready_check.look(status) if finding.what == "radio"]
+        assert (radio.good, radio.grave) == (False, False), "told to the technician; every self-test passes"
         await s.restore()
         begun = time.monotonic()
         await s.adapters[1].plug_in()
@@ -255,5 +259,37 @@ def test_a_bluetoothd_that_hangs_ends_the_hub_with_the_status_for_systemd(tell: 
         except DidNotStart as problem:
             raise AssertionError(str(problem)) from None
         await s.connected(*s.badges, seconds=120)
+
+    tell(story)
+
+
+def test_a_stranger_that_answers_no_subscription_is_not_taken_for_a_bluetoothd_that_hangs(tell: Teller) -> None:
+    """The last one: dave's badge is gone, and somebody advertises its beacons."""
+
+    async def story(s: BluezStage) -> None:
+        others = [badge for badge in s.badges if badge != "dave"]
+        numbers = [str(s.badges[badge].number) for badge in others]
+        before = (await s.status())["counters"]
+        await s.kill("badge:dave")
+        await s.wait(lambda st: st["badges"][str(s.badges["dave"].number)]["state"] != "established", 20, "no session")
+        stranger = SilentPeer(s.records["dave"])
+        await stranger.join(s.port("air"))
+        begun = time.monotonic()
+        try:
+            while stranger.asked < 3:
+                assert time.monotonic() - begun < 90, f"it was asked {stranger.asked} times"
+                status = await s.status()
+                assert "no answer" not in status["last_step"], status["last_step"]
+                assert [status["badges"][n]["state"] for n in numbers] == ["established"] * len(numbers)
+                await asyncio.sleep(0.5)
+            figure(
+                "subscriptions that a stranger left unanswered, a minute",
+                60 * stranger.asked / (time.monotonic() - begun),
+            )
+        finally:
+            await stranger.leave()
+        assert s.parts["hub:bag"].running
+        for step in ("radio_retry", "radio_power_cycle", "radio_hand_over"):
+            assert status["counters"].get(step, 0) == before.get(step, 0), status["last_step"]
 
     tell(story)

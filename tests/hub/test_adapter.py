@@ -53,9 +53,9 @@ class FakeBluez:
             raise BluezFailed("GetManagedObjects", "org.freedesktop.DBus.Error.ServiceUnknown")
         return dict(self.world.present)
 
-    async def powered(self, adapter: str) -> bool:
+    async def powered(self, adapter: str, seconds: float = CALL_S) -> bool:
         if self.world.hangs:
-            await asyncio.sleep(CALL_S)
+            await asyncio.sleep(seconds)
             raise BluezFailed("Get: no answer")
         return self.world.present[adapter]
 
@@ -269,7 +269,7 @@ def test_many_calls_that_come_to_nothing_raise_doubts(world: World, linked: bool
             await dial()
         await asyncio.sleep(1)
         assert world.taken() == [Step.DROP, Step.POWER_CYCLE]
-        await world.adapter.dial(world.connection(), lambda: asyncio.sleep(0.1), lambda: None)
+        await session(world, Peer())
         assert world.adapter.ladder.trouble is None
 
     world.play(story)
@@ -297,7 +297,7 @@ def test_an_adapter_that_nobody_answers_leaves_a_badge_to_another_that_hears_it_
         for _ in range(SHUNNED):
             assert chosen() is stuck
             stuck.connections.clear()
-            stuck._came_to_nothing()
+            stuck.came_to_nothing()
         assert chosen() is other
         other._unanswered, other._unanswered_at = SHUNNED, stuck._unanswered_at
         other.connections.add(world.connection())
@@ -377,6 +377,7 @@ def test_a_write_that_hangs_ends_in_time_and_makes_the_adapter_doubted(world: Wo
 
     async def story() -> None:
         await asyncio.sleep(1)
+        world.hangs = world.mute = True
         connection = world.connection()
         connection.client = SimpleNamespace(write_gatt_char=forever, start_notify=forever)  # type: ignore[assignment]
         connection._rx = SimpleNamespace()  # type: ignore[assignment]
@@ -452,3 +453,37 @@ def test_a_bluetoothd_that_has_ended_is_missed_at_once_and_found_again(world: Wo
         assert world.adapter.usable
 
     world.play(story)
+
+
+class Peer:
+    """A bleak client, connected, of a badge that may leave every question to itself without an answer."""
+
+    def __init__(self, answers: bool = True) -> None:
+        self.answers = answers
+        self.is_connected = True
+        self.services = SimpleNamespace(get_characteristic=lambda _uuid: SimpleNamespace())
+
+    async def connect(self) -> None:
+        await asyncio.sleep(0.3)
+
+    async def disconnect(self) -> None:
+        self.is_connected = False
+
+    async def start_notify(self, *_: object, **__: object) -> None:
+        await asyncio.sleep(0.1 if self.answers else 3600)
+
+    async def write_gatt_char(self, *_: object, **__: object) -> None:
+        return
+
+
+async def session(world: World, peer: Peer) -> Connection:
+    """Dial a peer and subscribe; hung up when it does not answer, and TimeoutError."""
+    made = world.connection()
+    made.client = peer  # type: ignore[assignment]
+    try:
+        await made.connect()
+        await made.listen(lambda _value: None)
+    except TimeoutError:
+        await made.hang_up()
+        raise
+    return made

@@ -236,8 +236,8 @@ def test_battery_and_mains_are_read_from_the_machine(tmp_path: Path) -> None:
 
 
 STATUS: dict[str, Any] = {
-    "queue": 0, "oldest_s": 0, "audio_queue": 3, "disk": "ok", "radio": "ok", "battery": 80, "mains": False,
-    "station_answers": True, "clock_synchronised": True, "place_known": True, "up_s": 5,
+    "queue": 0, "oldest_s": 0, "audio_queue": 3, "disk": "ok", "radio": "ok", "radio_usable": True,
+    "battery": 80, "mains": False, "station_answers": True, "clock_synchronised": True, "place_known": True, "up_s": 5,
     "broker": {"connected": True, "connections": 2}, "counters": {"strangers": 7}, "certificate_days": None,
     "badges": {"12": {"state": "established", "enrolled": True, "rssi": -60, "battery": 70},
                "13": {"state": "silent", "enrolled": False, "rssi": None, "battery": None}},
@@ -279,7 +279,8 @@ def test_what_is_missing_before_leaving_is_said() -> None:
         ({**STATUS, "clock_synchronised": False}, "clock: not synchronised"),
         ({**STATUS, "place_known": False}, "place: no fix"),
         ({**STATUS, "disk": "failed: full"}, "disk: failed: full"),
-        ({**STATUS, "radio": "there is no adapter"}, "radio: there is no adapter"),
+        ({**STATUS, "radio": "there is no adapter", "radio_usable": False}, "radio: there is no adapter"),
+        ({**STATUS, "radio": "hci1: it was pulled out"}, "radio: hci1: it was pulled out"),
         ({**STATUS, "second_path": {"ok": False, "state": "no SIM"}}, "text messages: no SIM"),
         (with_badge(battery=9), "badge 12: battery at 9 %: charge it"),
         (with_badge(rssi=-95), "badge 12: weak signal (-95 dBm)"),

@@ -195,7 +195,7 @@ def test_from_the_pairing_window_to_the_stations_word_on_the_badge(tmp_path: Pat
         await asyncio.sleep(0.3)
         status = await hub.status()
         assert status["badges"]["1"]["state"] == "established"
-        assert status["queue"] == 0
+        assert (status["queue"], status["radio"], status["radio_usable"]) == (0, "ok", True)
         assert (hub.folder / "bag").stat().st_mode
         assert await hub.stop() == 0
         await until(lambda: s.station.states[-1]["online"] is False)

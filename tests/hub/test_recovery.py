@@ -85,6 +85,48 @@ def test_a_bluetoothd_that_answers_nothing_is_asked_for_nothing_else() -> None:
     assert set(climb(Ladder(), Trouble.HUNG, 1000, 600_000, busy=True)) == {Step.RETRY}
 
 
+def test_a_bluetoothd_that_answers_again_was_slow_and_what_else_was_the_matter_still_is() -> None:
+    ladder = Ladder()
+    for at in range(0, 20 * HUNG_MS, HUNG_MS // 2):
+        assert ladder.climb(Trouble.HUNG, at) is Step.RETRY
+        ladder.well(Trouble.ABSENT, Trouble.NO_SERVICE, Trouble.HUNG)
+        assert ladder.trouble is None
+    begun = 20 * HUNG_MS
+    steps = [ladder.climb(Trouble.REFUSED, begun)]
+    ladder.climb(Trouble.HUNG, begun + 1000)
+    ladder.well(Trouble.HUNG)
+    assert ladder.trouble is Trouble.REFUSED
+    steps += [ladder.climb(Trouble.REFUSED, begun + at) for at in range(2000, 60_000, 2000)]
+    order = [step for step in Step for _ in range(TIMES[step])]
+    assert [step for step in steps if step is not Step.RETRY][:2] == [Step.DROP, Step.POWER_CYCLE]
+    assert steps[: TIMES[Step.RETRY] + 1] == order[: TIMES[Step.RETRY] + 1]
+
+
+@pytest.mark.parametrize("trouble", [Trouble.HUNG, Trouble.STUCK, Trouble.REFUSED])
+def test_badges_that_do_not_answer_shorten_the_patience_with_nothing_else(trouble: Trouble) -> None:
+    """Anybody can be such a badge, for as long as he likes: a hub that ends at the first slow answer is his."""
+    ladder = Ladder()
+    climb(ladder, Trouble.UNANSWERED, 30_000, 3_600_000)
+    least_ms = HUNG_MS if trouble is Trouble.HUNG else HAND_OVER_MS
+    for at in range(0, least_ms, 1000):
+        assert ladder.climb(trouble, 3_600_000 + at) is not Step.HAND_OVER
+    assert Step.HAND_OVER in [ladder.climb(trouble, 3_600_000 + least_ms + at) for at in range(0, 30_000, 1000)]
+
+
+def test_a_call_that_was_stuck_counts_towards_the_time_that_bluetoothd_hangs() -> None:
+    ladder = Ladder()
+    assert ladder.climb(Trouble.STUCK, 0) is Step.RETRY
+    assert ladder.climb(Trouble.HUNG, HUNG_MS) is Step.HAND_OVER
+    ladder.well(Trouble.HUNG)
+    assert ladder.climb(Trouble.HUNG, HUNG_MS + 1) is Step.RETRY
+
+
+def test_an_adapter_that_hears_badges_is_not_kept_from_it_because_they_do_not_answer() -> None:
+    ladder = Ladder()
+    climb(ladder, Trouble.UNANSWERED, 30_000, 3_600_000)
+    assert ladder.pause_s == PAUSE_S[0]
+
+
 def test_what_works_again_begins_at_the_bottom() -> None:
     ladder = Ladder()
     climb(ladder, Trouble.REFUSED, 1000, 5000)

@@ -10,6 +10,7 @@ import pytest
 
 from bench.chain import scenario
 from drill.stage import Stage
+from hub.radio import Radio
 from hub.ready_check import look
 
 READY = {
@@ -20,6 +21,7 @@ READY = {
     "place_known": True,
     "disk": "ok",
     "radio": "ok",
+    "radio_usable": True,
     "queue": 0,
     "badges": {"12": {"state": "established", "enrolled": True, "battery": 60, "rssi": -60}},
 }
@@ -36,7 +38,7 @@ def test_what_could_keep_an_alarm_from_getting_through_is_grave_and_the_rest_is_
     assert grave(battery=12) == ["hub battery"]
     assert grave(battery=12, mains=True) == []
     assert grave(disk="failed: full") == ["disk"]
-    assert grave(radio="there is no adapter") == ["radio"]
+    assert grave(radio="there is no adapter", radio_usable=False) == ["radio"]
     assert grave(badges={"12": {**badge, "battery": 9}}) == ["badge 12"]
     assert grave(badges={"12": {**badge, "rssi": -95}}) == ["badge 12"]
     assert grave(certificate_days=1) == ["certificate"]
@@ -45,6 +47,29 @@ def test_what_could_keep_an_alarm_from_getting_through_is_grave_and_the_rest_is_
     assert grave(clock_synchronised=False) == [], "and about nothing else: the station's clock counts"
     # told to the technician and to the station, and no reason to doubt that help would know
     assert grave(place_known=False, queue=3, second_path={"ok": False, "state": "no SIM"}) == []
+
+
+def test_with_one_of_two_adapters_gone_the_path_works_and_with_both_it_does_not() -> None:
+    radio = Radio("hci0,hci1", None, "", lambda *_: None)
+
+    def found() -> tuple[bool, bool]:
+        """Whether the radio is as it should be, and whether the wearer is told that it is not."""
+        status = {**READY, "radio": radio.problem or "ok", "radio_usable": radio.usable}
+        (finding,) = [f for f in look(status, [12]) if f.what == "radio"]
+        return finding.good, finding.grave and not finding.good
+
+    assert found() == (False, True), "neither has begun"
+    for adapter in radio.adapters:
+        adapter.problem = ""
+        adapter.ready.set()
+    assert found() == (True, False)
+    gone = radio.adapters[1]
+    gone.problem = "it was pulled out"
+    gone.ready.clear()
+    assert found() == (False, False), "for the technician"
+    radio.adapters[0].problem = "it was pulled out"
+    radio.adapters[0].ready.clear()
+    assert found() == (False, True)
 
 
 def test_a_self_test_by_a_hub_with_a_low_battery_is_felt_as_such_and_passes_once_it_is_charged(
