@@ -26,9 +26,18 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         [*command, "--json", str(report)], capture_output=True, text=True, timeout=AROUND_S, check=False
     )
     if done.returncode != 0:
-        pytest.fail(f"{name}: exit status {done.returncode}\n{done.stderr[-6000:]}", pytrace=False)
+        told = f"{name}: exit status {done.returncode}\n{done.stderr[-6000:]}\n{what_happened(report)}"
+        pytest.fail(told, pytrace=False)
     body: dict[str, Any] = json.loads(report.read_text())
     return body
+
+
+def what_happened(report: Path) -> str:
+    """What a failed drill saw, and the last lines of its parts: it may not fail a second time."""
+    told = [report.read_text()] if report.exists() else []
+    for log in sorted(Path(f"{report}.d", "logs").glob("*")):
+        told += [f"--- {log.name}", log.read_text(errors="replace")[-3000:]]
+    return "\n".join(told)
 
 
 def sound(report: dict[str, Any]) -> dict[str, Any]:
