@@ -1,4 +1,4 @@
-"""What each pattern of protocol.patterns promises its wearer, and the proof that it needs."""
+"""What each pattern of protocol.patterns promises its wearer, the proof that it needs, and which one pulses make."""
 
 from . import patterns
 
@@ -19,3 +19,29 @@ MEANINGS = {
         "8 s without a receipt of the test, or a fresh one that says *not ready*",
     ),
 }
+
+# Four lengths of a pulse, and no two patterns with the same lengths in the same order. What a skin, and a machine that
+# switches late, makes of a pulse is the nearest of 90, 220, 350 and 700 ms: up to here. Pauses tell nothing apart; one
+# as long as the rest between two patterns ends a pattern.
+_BETWEEN_MS = (155, 285, 525, 1000)
+_LENGTHS_MS = (90, 220, 350, 700)
+_SHORTEST_MS = 40
+
+
+def match(felt: "list[tuple[int, int]]") -> "str | None":
+    """The pattern that pulses of (on ms, off ms) make, the last off ignored; None when they are none of ours."""
+    lengths = []
+    for i in range(len(felt)):
+        on, off = felt[i]
+        if not _SHORTEST_MS <= on < _BETWEEN_MS[-1] or (
+            i < len(felt) - 1 and not _SHORTEST_MS <= off < patterns.GAP_MS
+        ):
+            return None
+        nearest = 0
+        while on >= _BETWEEN_MS[nearest]:
+            nearest += 1
+        lengths.append(_LENGTHS_MS[nearest])
+    for name in MEANINGS:
+        if [on for on, _ in patterns.pulses(name)] == lengths:
+            return name
+    return None

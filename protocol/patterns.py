@@ -22,6 +22,8 @@ GAP_MS = 500
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Any
 
+    from .meanings import match as match
+
     TABLE: "dict[str, tuple[tuple[tuple[int, int], ...], str, str]]"
 
 # name: its pulses, each as (on, off) in hundredths of a second. In bytes, because the badge keeps them in flash; TABLE
@@ -40,11 +42,6 @@ _PULSES = {
     TEST_FAILED: b"\x46\x1e\x46\x00",
 }
 
-# A motor is switched by tasks that wake up late: a pulse is rather too long than too short. The pulses of two patterns
-# differ by 130 ms.
-_SHORT_MS = 45
-_LONG_MS = 60
-
 
 def pulses(name: str) -> "tuple[tuple[int, int], ...]":
     """The (on ms, off ms) pulses of a pattern; raises KeyError."""
@@ -57,27 +54,14 @@ def duration_ms(name: str) -> int:
     return 10 * sum(_PULSES[name])
 
 
-def match(felt: "list[tuple[int, int]]") -> "str | None":
-    """The pattern that pulses of (on ms, off ms) make, the last off ignored; None when they are none of ours."""
-    for name in _PULSES:
-        wanted = pulses(name)
-        if len(wanted) != len(felt):
-            continue
-        same = True
-        for i in range(len(wanted)):
-            if not -_SHORT_MS <= felt[i][0] - wanted[i][0] <= _LONG_MS:
-                same = False
-            if i < len(wanted) - 1 and not -_LONG_MS <= felt[i][1] - wanted[i][1] <= _LONG_MS:
-                same = False
-        if same:
-            return name
-    return None
-
-
 def __getattr__(name: str) -> "Any":
-    # name: (pulses, meaning, proof needed). Loaded where it is asked for, which is never on a badge
+    # TABLE is name: (pulses, meaning, proof needed). Loaded where it is asked for, which is never on a badge
     if name == "TABLE":
         from .meanings import MEANINGS
 
         return {known: (pulses(known),) + MEANINGS[known] for known in _PULSES}
+    if name == "match":
+        from .meanings import match
+
+        return match
     raise AttributeError(name)

@@ -351,6 +351,19 @@ def test_every_pattern_is_told_from_every_other_by_the_motor_alone() -> None:
     assert patterns.match([(5, 5)]) is None
 
 
+@given(st.sampled_from(sorted(patterns.TABLE)), st.lists(st.integers(-50, 60), min_size=12, max_size=12))
+def test_a_motor_that_is_switched_late_is_understood_as_a_hand_would(name: str, late: list[int]) -> None:
+    felt = [
+        (on + late[2 * i], off + late[2 * i + 1] if off else 0) for i, (on, off) in enumerate(patterns.pulses(name))
+    ]
+    assert patterns.match(felt) == name
+
+
+def test_pulses_that_none_of_the_patterns_has_are_none() -> None:
+    for felt in ([(220, 0)], [(90, 110)] * 5, [(1200, 0)], [(350, 600), (350, 0)], [(30, 0)], [(700, 150), (90, 0)]):
+        assert patterns.match(felt) is None
+
+
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), max_size=9))
 def test_any_pulses_match_at_most_one_pattern(felt: list[tuple[int, int]]) -> None:
     assert patterns.match(felt) is None or patterns.match(felt) in patterns.TABLE
