@@ -20,6 +20,7 @@ from world import GROUP, ME, ROOT, Time, World
 NEW_GROUP = bytes(range(50, 66))
 BOND = (1, b"peer", b"secret of the stack")
 BLOCKS = 64
+AGAIN = 5  # a start after a cut has about so many operations on the flash
 
 
 class Cut(BaseException):
@@ -158,11 +159,12 @@ class Life:
             self.note(hub)
         del message
 
-    def check(self):
-        """The next start, on what the flash holds now."""
+    def check(self, left=-1):
+        """The next start, on what the flash holds now; `left`: operations of it until the power goes again."""
         world = self.world
         self.flash.dead = self.flash.past = True
         self.flash = Flash(self.flash.data)
+        self.flash.left = left
         keep = mounted(self.flash)
         assert keep.folder, "the file system does not mount"
         who = keep.identity()
@@ -223,7 +225,7 @@ def prepared():
     return bytes(flash.data)
 
 
-def cut_everywhere(start, step):
+def cut_everywhere(start, step, again=False):
     base = prepared()
     whole = Life(Flash(base))
     whole.live()
@@ -238,10 +240,20 @@ def cut_everywhere(start, step):
         except Cut:
             pass
         try:
+            if again:
+                try:
+                    life.check(left=at % AGAIN)
+                except Cut:
+                    again += 1
             life.check()
         except Exception as error:
             raise AssertionError("cut at operation %d of %d: %r" % (at, operations, error))
-    return operations
+    return again if again else operations
+
+
+def test_power_may_be_cut_again_while_the_badge_starts_after_a_cut():
+    cut = cut_everywhere(0, 1, again=1) - 1
+    assert cut > 150, cut
 
 
 def test_power_may_be_cut_at_any_flash_operation_of_a_busy_day_1():
