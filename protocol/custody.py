@@ -111,18 +111,20 @@ class Alarm:
         if now_ms < self._due_ms:
             return None, self._due_ms
         self._due_ms = now_ms + REPEAT_MS
+        self.felt = RAISED  # whatever was felt before a reset: from now on good news is news again
         return NOT_DELIVERED, self._due_ms
 
     def press_again(self, now_ms: int) -> None:
         """The wearer pressed again: all that was proved and felt was of an earlier press.
 
         The station may have closed what this badge believes open, and an operator may have gone. So custody begins
-        again, and the honest answer is due within the same time. Until the station has the new press, the caller
-        hands no other proof on: it would be of the press before.
+        again, and the honest answer is due within the same time; pressing on and on does not put it off. Until the
+        station has the new press, the caller hands no other proof on: it would be of the press before.
         """
+        due_ms = now_ms + NOT_DELIVERED_MS
+        self._due_ms = min(self._due_ms, due_ms) if self.level < RECEIVED else due_ms
         self.level = RAISED
         self.felt = RAISED
-        self._due_ms = now_ms + NOT_DELIVERED_MS
 
     def received(self, level: int, fresh: bool) -> "str | None":
         """The station has a further press, and the incident stands at `level`; the pattern to play now, or None.

@@ -51,6 +51,9 @@ SILENCE_MS = 15000  # three pings unanswered
 PING_MS = 5000
 RETRY_MS = 500  # HELLO and READY are repeated: a chunk may have been lost to corruption
 
+_GREETINGS = 8  # different HELLOs of a peer that proves nothing: each costs a badge the derivation of keys
+_OUT_MAX = 64  # chunks that wait; who does not take them gets no more answers
+
 
 class Link:
     """What both sides share. Use BadgeLink or HubLink."""
@@ -154,6 +157,7 @@ class BadgeLink(Link):
         self._random = random
         self._hello = b""
         self._welcome = b""
+        self._greetings = 0
         self.hub_id = b""
 
     def _sealed(self, message: "tuple[int, bytes]") -> "list[tuple[int, bytes]]":
@@ -176,6 +180,9 @@ class BadgeLink(Link):
         return []
 
     def _greet(self, hello: bytes) -> "list[tuple[int, bytes]]":
+        if len(self._out) > _OUT_MAX:
+            self.counters["malformed"] += 1
+            return []
         if hello == self._hello:
             self._frame(self._welcome)
             return []
@@ -186,6 +193,10 @@ class BadgeLink(Link):
         hub_id = hello[3:11]
         if hello[2] & FLAG_ENROL:
             return [(link.ENROL_REQUEST, hub_id)]
+        self._greetings += 1
+        if self._greetings > _GREETINGS:
+            self.counters["malformed"] += 1
+            return []
         self.payload = max(
             PAYLOAD_MIN, min(int.from_bytes(hello[27:29], "big"), PAYLOAD_MAX, max(self.payload, PAYLOAD_MIN))
         )
@@ -219,7 +230,7 @@ class BadgeLink(Link):
         """Whether this peer is to be disconnected: it has proved nothing for too long."""
         if self.established:
             return now_ms - self.heard_ms >= SILENCE_MS
-        return now_ms - self.began_ms >= PROOF_MS
+        return now_ms - self.began_ms >= PROOF_MS or self._greetings > _GREETINGS
 
 
 def __getattr__(name: str) -> "Any":

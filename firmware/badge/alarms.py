@@ -37,6 +37,9 @@ _ERRANDS = const(8)
 _ERRAND_MS = const(60000)  # a check-in without answer is listened for so long
 _JOURNAL_LENGTH = const(34)
 _CALM_MS = const(1500)  # a press is answered by itself first, and only then by who is with its wearer
+_STRIDE = const(1024)  # beacons that the journal allows at once: an hour and a half of them
+_FAILED = const(4)  # alarms that wait for memory
+_JOURNAL_AGAIN_MS = const(5000)
 _PRESS_AGAIN_MS = const(60000)  # a press that was taken for part of a closed incident is raised anew while it is young
 
 # Which alarms start the microphone at once. A missed check-in does only where it was agreed in advance.
@@ -77,9 +80,12 @@ class Alarms:
         self._saved_ms = 0
         self._journal = b""
         self._journal_ms = 0
+        self._reserved = uplink.rotation  # the journal allows beacons up to this number
+        self._failed: "list[tuple[int, int | None, bytes, bool, bool]]" = []  # surely() once more
         self._unheard = 0  # why the microphone should be on and could not be
         self._confirm_audio = False  # sound goes on when the station says that the incident is open
         self.make_room: "Callable[[], None] | None" = None  # an update in work (main.py) gives its memory back
+        self.on_no_memory: "Callable[[], None] | None" = None  # lets go of what is least missed
         self.contact_ms = now_ms()  # when the station last proved itself
 
     # --- state
@@ -172,12 +178,33 @@ class Alarms:
         elif alarm.level != before or pattern:
             self._save()
 
+    def surely(
+        self, kind: int, shown: "int | None" = None, body: bytes = b"", listen: bool = True, errand: bool = False
+    ) -> "Pending | None":
+        """open(), and again at every tick where memory ran out on the way: what raised it does not happen twice.
+        `errand`: its wearer waits for the answer that the imitated act would get."""
+        before = self.current
+        try:
+            event = self.open(kind, shown, body, listen)
+            if errand:
+                self.errand(event)
+            return event
+        except Exception as error:
+            if self.on_no_memory is not None:
+                self.on_no_memory()
+            gc.collect()
+            trace.fault("alarm", error)
+            if self.current is before and len(self._failed) < _FAILED:  # nothing of it is there yet
+                self._failed.append((kind, shown, body, listen, errand))
+            return None
+
     def open(self, kind: int, shown: "int | None" = None, body: bytes = b"", listen: bool = True) -> Pending:
         """Raise an alarm; where one is open, add a signal to it."""
         alarm = self.current
         if alarm is not None:
             event = self._uplink.raise_event(kind, shown, alarm.incident, body)
-            self._said("raised", event)
+            if listen:
+                self._unheard = kind
         else:
             silent = kind == kinds.DURESS
             seq = self._uplink.next_seq()
@@ -191,9 +218,11 @@ class Alarms:
             self._raised_ms = now_ms()
             self._receipted = False
             self._uplink.hurried = not silent
+            if listen:
+                self._unheard = kind
             self._uplink.say(event)
-            self._said("raised", event)
             self._journal_ms = now_ms() + 300  # after `pressed` was felt: a flash that erases stops everything
+        self._said("raised", event)
         if listen:
             self.listen(kind)
         return event
@@ -210,7 +239,10 @@ class Alarms:
             gc.collect()
 
     def _said(self, name: str, event: Pending) -> None:
-        trace.say(name, "kind=%s ident=%s" % (kinds.name(event.kind), event.ident.hex()))
+        try:
+            trace.say(name, "kind=%s ident=%s" % (kinds.name(event.kind), event.ident.hex()))
+        except MemoryError:
+            pass  # what it is about is done
 
     def errand(self, event: Pending, test: bool = False) -> None:
         """The wearer waits for the answer to this event."""
@@ -249,6 +281,28 @@ class Alarms:
                     self._play(pattern)
                 if errand.done:
                     self._errands.remove(errand)
+        if event is not None and level == kinds.CLOSED and self._is_signal(event):
+            # it and the closing crossed each other: nobody would act on it, so it becomes an alarm of its own
+            if event.age_ms(now_ms()) < _PRESS_AGAIN_MS:
+                self._close()
+                self.surely(event.kind, event.shown, event.body)
+
+    def _is_signal(self, event: Pending) -> bool:
+        """Whether an event is a further alarm in the open incident, but for a press, which has custody of its own."""
+        return (
+            self.current is not None
+            and event.incident == self.current.incident
+            and event.kind in kinds.ALARMS
+            and event.ident != self._opening
+            and event.kind != kinds.SOS
+        )
+
+    def _unsaid(self) -> bool:
+        """Whether the station has yet to hear of something in the open incident."""
+        for event in self._uplink.outbox.events:
+            if not event.told and self._is_signal(event):
+                return True
+        return False
 
     def answered(self, ident: bytes, level: int, fresh: bool, announced: bytes = NONE) -> None:
         """The station has the beacon of an event. The event itself goes on waiting for its receipt: of what was heard
@@ -263,8 +317,10 @@ class Alarms:
                 if pattern:
                     self._play(pattern)
         event = self._uplink.outbox.find(ident)
-        if event is not None and event.shown == kinds.CHECK_IN and level >= kinds.RECEIVED:
-            event.quiet = True  # nobody waits for more of it, duress or not
+        if event is not None and level >= kinds.RECEIVED:
+            event.told = True
+            if event.shown == kinds.CHECK_IN:
+                event.quiet = True  # nobody waits for more of it, duress or not
         if event is not None and event.kind == kinds.SOS and event.incident == self.incident:
             ident = self.incident  # by beacon the station cannot know which incident a further press belongs to
         self.proved(ident, level, fresh, False)
@@ -276,6 +332,8 @@ class Alarms:
     def rejected(self, ident: bytes) -> None:
         """The station will never take an event."""
         if self._uplink.outbox.settle(ident) is not None:
+            if ident == self._opening:
+                self._receipted = True
             trace.say("rejected", "ident=" + ident.hex())
 
     def proved(self, incident: bytes, level: int, fresh: bool, returned: bool, young: bool = False) -> None:
@@ -285,6 +343,8 @@ class Alarms:
             return
         if self._press_seq or (self._press != NONE and (not self._press_heard or level == kinds.CLOSED)):
             return  # what is said while a press is on its way is of the press before
+        if level == kinds.CLOSED and self._unsaid():
+            return  # the closing does not know of what is on its way
         before = alarm.level
         felt = alarm.proved(level, fresh and now_ms() >= self._calm_ms, returned)
         if self._confirm_audio and fresh and young and kinds.RECEIVED <= alarm.level < kinds.CLOSED:
@@ -294,7 +354,7 @@ class Alarms:
 
     def _close(self) -> None:
         self._uplink.outbox.quieten(self.incident)
-        if self._recorder.running and self._recorder.incident == self.incident:
+        if self._recorder.incident == self.incident:
             self._recorder.end()
         self.current = None
         self._opening = NONE
@@ -339,7 +399,8 @@ class Alarms:
         if not self._journal_ms:
             self._journal_ms = now_ms() + _SAVE_MS
 
-    def _write_journal(self) -> None:
+    def _write_journal(self) -> bool:
+        """Whether flash says what is."""
         alarm = self.current
         payload = b""
         if alarm is not None:
@@ -351,15 +412,22 @@ class Alarms:
                 + self._press
                 + bytes((alarm.felt, alarm.level))
                 + min(age, 0xFFFFFFFF).to_bytes(4, "big")
-                + self._uplink.rotation.to_bytes(2, "big")
+                + ((self._uplink.rotation + _STRIDE) & 0xFFFF).to_bytes(2, "big")
             )
-        # age and rotation alone are not worth a write
-        if payload[:28] != self._journal[:28] or bool(payload) != bool(self._journal):
-            self._journal = payload
-            if payload:
-                self._store.write(JOURNAL, payload)
-            else:
+        # its age alone is not worth a write; the numbers of its beacons are, when those that it allows are used up
+        if payload[:28] != self._journal[:28] or bool(payload) != bool(self._journal) or (payload and self._scarce()):
+            if not payload:
                 self._store.remove(JOURNAL)
+            elif not self._store.write(JOURNAL, payload):
+                return False
+            else:
+                self._reserved = (self._uplink.rotation + _STRIDE) & 0xFFFF
+            self._journal = payload
+        return True
+
+    def _scarce(self) -> bool:
+        """Whether the beacons that the journal allows are nearly used up."""
+        return not _STRIDE // 16 < (self._reserved - self._uplink.rotation) & 0xFFFF <= _STRIDE
 
     def resume(self) -> bool:
         """Go on with an alarm that a reset interrupted; whether there is one."""
@@ -384,6 +452,8 @@ class Alarms:
             self._confirm_audio = True
             retained.restore_alarm(kind, opening, incident, press, flags, felt)
             self._journal = journal
+            # above every number that a beacon of this alarm had: nothing that was said of an older one is fresh again
+            self._uplink.rotation = int.from_bytes(journal[32:34], "big")
         now = now_ms()
         self.current = Alarm(incident, now, bool(flags & kept.SILENT), felt)
         self.kind = kind
@@ -393,17 +463,15 @@ class Alarms:
         self._uplink.hurried = not self.current.silent
         self._uplink.former_boot = opening[:6]
         if not self._receipted:
-            shown = kinds.CHECK_IN if kind == kinds.DURESS else kind
-            body = bytes((shown,)) if kind == kinds.DURESS else b""
-            event = Pending(kind, opening, now, shown, incident, body, age_s * 1000)
-            event.ageless = lost_power
-            self._uplink.outbox.add(event)
+            self._opening_again(now).ageless = lost_power
         if flags & kept.PRESSED_AGAIN and press != NONE:
             self._press = press
             self._pressed_ms = now
-            event = Pending(kinds.SOS, press, now, kinds.SOS, incident, b"", age_s * 1000)
-            event.ageless = lost_power
+            event = Pending(kinds.SOS, press, now, kinds.SOS, incident, b"")
+            event.ageless = True  # the record has the age of the alarm, not that of the press
             self._uplink.outbox.add(event)
+        if lost_power:
+            self._write_journal()  # before a beacon has one of the numbers that the next power cut would begin with
         if kind == kinds.MISSED_CHECK_IN and not reason:
             self._confirm_audio = False  # whether it was agreed is not known any more
             again = False
@@ -414,10 +482,22 @@ class Alarms:
 
     # --- time
 
+    def _opening_again(self, now: int) -> Pending:
+        """Let the event that opened the alarm wait once more, after a reset or when memory ran out."""
+        shown = kinds.CHECK_IN if self.kind == kinds.DURESS else self.kind
+        body = bytes((shown,)) if self.kind == kinds.DURESS else b""
+        event = Pending(self.kind, self._opening, now, shown, self.incident, body, now - self._raised_ms)
+        self._uplink.outbox.add(event)
+        return event
+
     def tick(self, now: int) -> None:
         """What is due."""
+        if self._failed:
+            self.surely(*self._failed.pop(0))
         alarm = self.current
         if alarm is not None:
+            if not self._receipted and self._uplink.outbox.find(self._opening) is None:
+                self._opening_again(now)
             pattern, _ = alarm.poll(now)
             if pattern:
                 self._play(pattern)
@@ -430,16 +510,20 @@ class Alarms:
             pattern, _ = errand.poll(now)
             if pattern:
                 self._play(pattern)
-        if self._recorder.running and now - self.contact_ms > self._settings.ms("audio_max_minutes"):
+        heard_ms = max(self.contact_ms, self._recorder.asked_ms)
+        if self._recorder.running and now - heard_ms > self._settings.ms("audio_max_minutes"):
             trace.say("no_contact", "capture ends")
             self._recorder.end()
             self._save()
         if now - self._saved_ms >= _SAVE_MS:
             self._saved_ms = now
             self._retained_only()
+            if alarm is not None and not self._journal_ms and self._scarce():
+                self._journal_ms = now
         if self._journal_ms and now >= self._journal_ms:
-            self._journal_ms = 0
-            self._write_journal()
+            self._journal_ms = now + _JOURNAL_AGAIN_MS
+            if self._write_journal():
+                self._journal_ms = 0
 
     def _retained_only(self) -> None:
         due = self._journal_ms

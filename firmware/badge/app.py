@@ -94,6 +94,7 @@ class Badge:
         self._store = keep
         self._retained = retained
         self._last_down = 0
+        self._returned = 0  # number of the newest message that said that an operator had gone
         self._orders = {downlink.SETTINGS: 0, downlink.GROUP_KEY: 0, downlink.NOT_PROTECTED: 0}
         self._sos_tries = 0
         self._pairing_ms = 0
@@ -256,6 +257,9 @@ class Badge:
             trace.say("on_duty", "why=act")
 
     def _fall_asleep(self, now: int) -> None:
+        if self.occupied():  # the station has armed a visit meanwhile
+            self._stay()
+            return
         event = self._off_event
         known = event is None or event.settled
         if (known and self._haptic.idle) or now >= self._off_ms:
@@ -275,7 +279,7 @@ class Badge:
             self.alarms.errand(self.uplink.raise_event(kinds.CANCEL, incident=self.alarms.incident))
 
     def _duress(self, shown: int, body: bytes) -> None:
-        self.alarms.errand(self.alarms.open(kinds.DURESS, shown, body))
+        self.alarms.surely(kinds.DURESS, shown, body, errand=True)
 
     def _open_window(self) -> None:
         self._pairing_ms = now_ms() + _PAIRING_MS
@@ -440,10 +444,10 @@ class Badge:
                 self.alarms.answered(ident, max(level, kinds.RECEIVED), fresh)
             else:
                 self.alarms.receipt(ident, level, fresh, not flags & downlink.NOT_READY)
-            self._state(incident, level, flags, fresh, newer)
+            self._state(down, incident, level, flags, fresh, newer)
         elif kind == downlink.PROOF or kind == downlink.STATE:
             incident, level, flags = downlink.unpack_state(body)
-            self._state(incident, level, flags, fresh, newer)
+            self._state(down, incident, level, flags, fresh, newer)
         elif kind == downlink.REJECTED:
             if len(body) != 8:
                 raise Malformed("rejected")
@@ -463,10 +467,14 @@ class Badge:
                 self.protection.state = NO
                 self._feel(NOT_PROTECTED)
 
-    def _state(self, incident: bytes, level: int, flags: int, fresh: bool, newer: bool) -> None:
+    def _state(self, down: downlink.Down, incident: bytes, level: int, flags: int, fresh: bool, newer: bool) -> None:
         returned = bool(flags & downlink.RETURNED)
         if returned and not newer:
             return  # an older message never lowers a level
+        if returned:
+            self._returned = down.number
+        elif down.number < self._returned and kinds.RECEIVED < level < kinds.CLOSED:
+            level = kinds.RECEIVED  # from before the operator went
         self.alarms.proved(incident, level, fresh, returned, bool(flags & downlink.YOUNG))
 
     def _new_settings(self, body: bytes) -> None:
@@ -519,11 +527,11 @@ class Badge:
             trace.say("pairing", "state=closed")
         if self.lanyard.pulled(now):
             self._stay()
-            self.alarms.open(kinds.LANYARD)
+            self.alarms.surely(kinds.LANYARD)
         fall = self._fall
         if fall is not None and fall.tick(now):
             self._stay()
-            self.alarms.open(kinds.FALL)
+            self.alarms.surely(kinds.FALL)
             fall.stop()
         if now - self._noted_ms >= _NOTE_MS:
             self._noted_ms = now
@@ -536,7 +544,7 @@ class Badge:
         try:
             if not self.links.poll():
                 raise RadioFailed("disconnect")
-            if self.uplink.worn_out and self.alarms.current is None:
+            if self.uplink.worn_out and self.alarms.current is None and not self._recogniser.busy():
                 self.reset(CAUSE_WORN_OUT)
             self.uplink.tick(now)
             if now - self._watched_ms >= _WATCH_MS:

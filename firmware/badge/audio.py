@@ -162,6 +162,7 @@ class Recorder:
         self.incident = b""
         self.dropped = 0  # of the present capture: lost before anybody could store them
         self.until_ms = 0  # when the capture ends by itself; 0: not
+        self.asked_ms = 0  # when somebody wanted it last
         self._microphone = microphone
         self._folder = folder
         self._memory = buffers.sound
@@ -180,6 +181,7 @@ class Recorder:
         self._event = asyncio.Event()
         self._told = 0
         self._gap = False
+        self._halted = False  # between a capture that had a gap and the next one
         self._fetched_ms = 0
         self._parked = True  # whether captures may wait on flash that are not in memory
         self._refused_ms = -_SPILL_RETRY_MS  # when flash last would not take a batch
@@ -238,6 +240,8 @@ class Recorder:
 
     def begin(self, reason: int, incident: bytes, until_ms: int = 0) -> None:
         """Start to listen, by the wearer's act or as agreed. One that runs for something else ends first."""
+        self.asked_ms = now_ms()
+        self._halted = False
         if self._track is not None:
             if self.incident == incident:
                 self.until_ms = until_ms
@@ -270,6 +274,7 @@ class Recorder:
     def end(self) -> None:
         """Stop listening."""
         self._microphone.close()
+        self._halted = False
         self._stop()
 
     def _stop(self) -> None:
@@ -352,9 +357,12 @@ class Recorder:
                 if track.made - self._low >= _SPILL_AT:
                     self._refused_ms = now
             if self._gap and track.made - self._low < _SPILL_AT and now - self._began_ms >= _GAP_MS:
+                self._halted = True
                 self._stop()
-                self._start(self.reason, self.incident)
-                self._began_ms = now
+        if self._halted and now - self._began_ms >= _GAP_MS:
+            self._began_ms = now
+            self._start(self.reason, self.incident)  # tried again in a second where memory is short
+            self._halted = False
         if self._parked and self._target is not None and now - self._fetched_ms >= _FETCH_MS:
             self._fetched_ms = now
             self._fetch()

@@ -6,6 +6,7 @@ each other the older is dropped: what the wearer feels must be true when it is f
 """
 
 import asyncio
+import gc
 from time import ticks_add, ticks_diff, ticks_ms
 
 from machine import PWM, Pin
@@ -116,7 +117,14 @@ class Haptic:
             name = self._queue.take()
             while name is not None:
                 self._playing = True
-                await self._play(name)
+                try:
+                    await self._play(name)
+                except MemoryError as error:  # felt later rather than never, and whole
+                    self._drive(False)
+                    self._queue.add(name)
+                    gc.collect()
+                    trace.fault("haptic", error)
+                    await asyncio.sleep_ms(patterns.GAP_MS)
                 self._playing = False
                 alive()
                 name = self._queue.take()

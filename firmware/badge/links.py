@@ -128,6 +128,9 @@ class Links:
             happened = self._radio.next()
             while happened is not None:
                 self.happened(*happened)
+                alive()
+                # whoever writes as fast as this can read must not keep buttons and clock from their turn
+                await asyncio.sleep_ms(0)
                 happened = self._radio.next()
             alive()
 

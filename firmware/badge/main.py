@@ -291,6 +291,7 @@ async def run(board: "Any") -> None:
     if woken == PAIR:
         parts.act(PAIR)
     if parts.badge is not None:
+        parts.badge.alarms.on_no_memory = shed
         supervisor.on_heap = parts.badge.note_heap
     supervisor.on_no_memory = shed
     await supervisor.run()

@@ -38,6 +38,7 @@ class Pending:
         self.raised_ms = now_ms - age_ms
         self.held = False
         self.quiet = False  # no beacon need announce it any more
+        self.told = False  # the station has it by beacon
         self.ageless = False  # power was lost since it happened: nobody knows when that was
         self.settled = False
         self.due_ms = now_ms

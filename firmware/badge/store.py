@@ -88,13 +88,14 @@ class Flash:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def write(self, what: int, payload: bytes) -> None:
+    def write(self, what: int, payload: bytes) -> bool:
         """Put a record in place of the old one, whole or not at all. Raises OSError."""
         path = self._folder + "/" + _NAMES[what]
         with open(path + ".new", "wb") as file:
             file.write(pack_record(what, payload))
             file.flush()
         os.rename(path + ".new", path)
+        return True
 
     def read(self, what: int) -> "bytes | None":
         """The payload; None where there is none, or it is damaged (said). Raises OSError for a broken file system."""
@@ -206,12 +207,12 @@ class Store:
             trace.fault(subject, error)
             return None
 
-    def write(self, what: int, payload: bytes) -> None:
-        """Keep a record, in both places if it is of those that are."""
-        if self._flash:
-            self._try("filesystem", self._flash.write, what, payload)
+    def write(self, what: int, payload: bytes) -> bool:
+        """Keep a record, in both places if it is of those that are. Whether the file system has it."""
+        done = bool(self._flash and self._try("filesystem", self._flash.write, what, payload))
         if self._nvs and what in _IN_NVS:
             self._try("nvs", self._nvs.write, what, payload)
+        return done
 
     def read(self, what: int) -> "bytes | None":
         """A record from whichever place has it whole."""

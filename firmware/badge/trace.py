@@ -17,7 +17,10 @@ def fault(subject: str, error: BaseException) -> None:
     count = _faults.get(subject, 0) + 1
     _faults[subject] = count
     if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-        print("@fault subject=%s count=%d error=%s" % (subject, count, repr(error).replace(" ", "_")))
+        try:
+            print("@fault subject=%s count=%d error=%s" % (subject, count, repr(error).replace(" ", "_")))
+        except MemoryError:  # words need memory, and who is here is short of it already
+            pass
 
 
 def faults() -> int:

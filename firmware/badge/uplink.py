@@ -5,6 +5,8 @@ leaves by every session at once, and those that matter are in the beacon too, fr
 receipt. The beacon changes with its address every 2 to 8 seconds, at random, whether or not anything happens.
 """
 
+import gc
+
 from micropython import const
 
 from protocol import answer, beacon, downlink, events, kinds, link
@@ -16,7 +18,6 @@ from protocol.keys import BadgeKeys
 from . import trace
 from .clock import now_ms
 from .outbox import Outbox, Pending
-from .radio import RadioFailed
 
 if False:  # for type checkers only: MicroPython has no typing module
     from typing import Callable
@@ -109,8 +110,12 @@ class Uplink:
     def say(self, event: Pending) -> None:
         """Let an event wait for its receipt, and send it at once by both ways."""
         self.outbox.add(event)
-        self._links.offer(event)
-        self._links.hurry()
+        try:
+            self._links.offer(event)
+            self._links.hurry()
+        except Exception as error:  # it waits and is repeated; what else an alarm does must not stop here
+            gc.collect()
+            trace.fault("send", error)
         if event.priority == kinds.PRIORITY_ALARM:
             self._announce()
 
@@ -124,7 +129,8 @@ class Uplink:
         """Put the newest event into the beacon. A radio that refuses must not stop what else an alarm does."""
         try:
             self.rotate(newest=True)
-        except RadioFailed as error:
+        except Exception as error:
+            gc.collect()
             trace.fault("radio", error)
             self._rotate_ms = 0  # tried again at the next tick, which restarts the radio if need be
 
@@ -195,7 +201,10 @@ class Uplink:
         """A hub's broadcast for this badge: identity, level, how old the beacon is that it answers, and which event
         that one announced (zeros: none, or long ago)."""
         inside = beacon.parse_advertisement(data)
-        found = inside and answer.open_answer(self._group, self._keys.answer, self.badge, self.boot, inside)
+        found = None
+        for boot in (self.boot, self.former_boot):  # what a reset interrupted is announced under the boot of before
+            if inside and boot and not found:
+                found = answer.open_answer(self._group, self._keys.answer, self.badge, boot, inside)
         if not found:
             return None
         ident, level, rotation = found

@@ -11,7 +11,7 @@ from firmware.boards import draw
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
 from protocol.patterns import BATTERY_LOW, CHECK_IN_DUE
-from protocol.visit import IDLE, MISS, REMIND, Visit
+from protocol.visit import IDLE, MISS, MISSED, REMIND, Visit
 
 from . import trace
 from .clock import now_ms
@@ -78,7 +78,7 @@ class Visits:
         alarms = self._alarms
         act = kinds.VISIT_END if self.active else kinds.VISIT_START
         if duress:
-            alarms.open(kinds.DURESS, kinds.CHECK_IN, events.pack_duress(act, self.body()), listen=False)
+            alarms.surely(kinds.DURESS, kinds.CHECK_IN, events.pack_duress(act, self.body()), listen=False)
         else:
             self._uplink.raise_event(kinds.CHECK_IN, body=bytes((act,)))
         try:
@@ -222,7 +222,7 @@ class Visits:
             elif what == MISS:
                 # no order of a station can be a way to listen at once: the wearer was asked, and had time to answer
                 asked = self._reminded_ms and now - self._reminded_ms >= _NOTICE_MS
-                self._alarms.open(kinds.MISSED_CHECK_IN, body=self.body(), listen=self.visit.audio and bool(asked))
+                self._alarms.surely(kinds.MISSED_CHECK_IN, body=self.body(), listen=self.visit.audio and bool(asked))
             what, _ = self.visit.poll(now)
         if now - self._saved_ms >= 1000:
             self._save()
@@ -253,4 +253,6 @@ class Visits:
         if state == IDLE:
             return
         self.visit.start(now_ms(), remaining_s * 1000, interval_s * 1000, grace_s * 1000, ref, number, audio)
+        if state == MISSED:
+            self.visit.state = MISSED  # and its alarm was raised
         trace.say("visit", "state=resumed number=%d" % number)

@@ -73,6 +73,7 @@ class Store:
     def write(self, what, payload):
         if not self.broken:
             self.records[what] = payload
+        return not self.broken
 
     def read(self, what):
         return None if self.broken else self.records.get(what)

@@ -1,0 +1,160 @@
+"""Memory or flash fails in the middle of an alarm: what raised it does not happen twice, so the badge tries again."""
+
+import firmware.badge.audio as audio
+import machine
+from firmware.badge import haptic
+from firmware.badge import store as stores
+from firmware.badge.gestures import SOS
+from protocol import kinds, patterns
+
+from world import World, board, ready
+
+
+class Fails:
+    """Stands in for a method; the first calls of it raise."""
+
+    def __init__(self, owner, name, error=MemoryError, times=1):
+        self._real = getattr(owner, name)
+        self._error = error
+        self.left = times
+        setattr(owner, name, self)
+
+    def __call__(self, *args):
+        if self.left:
+            self.left -= 1
+            raise self._error
+        return self._real(*args)
+
+
+def test_an_alarm_of_any_kind_that_no_memory_is_there_for_is_raised_a_moment_later():
+    for what, kind in (("lanyard", kinds.LANYARD), ("duress", kinds.DURESS), ("missed", kinds.MISSED_CHECK_IN)):
+        world, hub = ready(visit_minutes=1, grace_minutes=0.1)
+        world.run(3000)
+        if what == "missed":
+            world.badge.act("side_hold")
+            world.run(61000)
+        failing = Fails(world.badge.uplink, "make_event", times=3)
+        if what == "lanyard":
+            machine.pins[board.LANYARD_N] = 1
+        elif what == "duress":
+            world.badge.act("duress_1")
+        world.run(10000)
+        assert not failing.left and world.badge.alarms.kind == kind, what
+        assert hub.kinds().count(kind) == 1, what
+        felt = {"duress": patterns.CHECKED_IN}.get(what, patterns.STATION_HAS_IT)
+        assert felt in world.felt() and world.recorder.running is (what != "missed"), what
+
+
+def test_an_alarm_that_never_reached_the_outbox_is_put_there():
+    for kind in ("add", "insert"):
+        world, hub = ready()
+        if kind == "add":
+            Fails(world.badge.uplink.outbox, "add")
+        else:
+            Fails(world.links, "offer")
+        world.badge.act(SOS)
+        world.run(5000)
+        assert hub.kinds().count(kinds.SOS) == 1
+        assert patterns.STATION_HAS_IT in world.felt() and world.recorder.running
+
+
+def test_an_alarm_that_the_station_refuses_is_not_sent_for_ever():
+    world, hub = ready()
+    hub.answer = False
+    world.badge.act(SOS)
+    world.run(500)
+    world.badge.alarms.rejected(world.badge.alarms.incident)
+    world.run(3000)
+    assert world.badge.uplink.outbox.find(world.badge.alarms.incident) is None
+
+
+def test_the_room_is_heard_though_sending_failed():
+    world, hub = ready()
+    world.run(3000)
+    Fails(world.links, "hurry")
+    machine.pins[board.LANYARD_N] = 1
+    world.run(3000)
+    assert kinds.LANYARD in hub.kinds() and world.recorder.running
+
+
+def refuses(store, error, times):
+    """Let a store fail to write the journal: with an exception, or as one that said so and went on."""
+    real = store.write
+    left = [times]
+
+    def write(what, payload):
+        if what == stores.JOURNAL and left[0]:
+            left[0] -= 1
+            if error is not None:
+                raise error
+            return False
+        return real(what, payload)
+
+    store.write = write
+
+
+def test_the_journal_is_written_again_until_flash_takes_it():
+    for error in (None, MemoryError):
+        world = World({})
+        refuses(world.store, error, 2)
+        world.badge.act(SOS)
+        for _ in range(3):
+            try:
+                world.run(6000)
+            except MemoryError:
+                pass  # the supervisor starts the task again
+        assert stores.JOURNAL in world.store.records
+        ident = world.badge.alarms.incident
+        world.power_cut()
+        assert world.badge.alarms.incident == ident
+
+
+def test_sound_goes_on_after_a_gap_although_memory_was_short_in_it():
+    world, hub = ready()
+    world.badge.act(SOS)
+
+    def talk(seconds):
+        for _ in range(seconds * 40):
+            if world.microphone.on_block:
+                world.microphone.on_block(0)
+            world.run(25)
+            for key in list(hub.sound):
+                hub.acknowledge(*key)
+
+    talk(3)
+    sealer = audio.Sealer
+    Fails(audio, "Sealer")
+    world.microphone.on_block(3)  # it ran over: the capture ends, and the next one begins
+    try:
+        talk(3)
+        raise AssertionError("nothing failed")
+    except MemoryError:
+        pass
+    finally:
+        audio.Sealer = sealer
+    before = sum(len(packets) for packets in hub.sound.values())
+    talk(5)
+    assert world.recorder.running
+    assert sum(len(packets) for packets in hub.sound.values()) > before + 100
+
+
+def test_a_pattern_that_no_memory_was_there_for_is_felt_afterwards_and_whole():
+    import asyncio
+
+    motor = haptic.Haptic(board.HAPTIC, board.HAPTIC_HZ, board.HAPTIC_DUTY)
+    switched = []
+    motor._drive = lambda on: switched.append(on)
+    real = haptic.patterns.pulses
+    Fails(haptic.patterns, "pulses")
+
+    async def story():
+        task = asyncio.create_task(motor.run(lambda: None))
+        motor.play(patterns.STATION_HAS_IT)
+        await asyncio.sleep_ms(2500)
+        task.cancel()
+
+    try:
+        asyncio.run(story())
+    finally:
+        haptic.patterns.pulses = real
+    assert switched == [False, True, False, True, False] and motor.idle
