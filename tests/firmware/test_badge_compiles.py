@@ -93,7 +93,8 @@ print(" ".join(sorted(sys.modules)))
         assert f"firmware.{name}" not in loaded
     assert "protocol.image" not in loaded
     assert "protocol.p256" not in loaded
-    assert size.memory()["used"] <= 104 * 1024  # of the 160 KB that stand for 80 on a badge
+    # of the 160 KB that stand for 80 on a badge, with the 16 that are set aside for its C modules
+    assert size.memory()["used"] <= 110 * 1024
 
 
 def test_the_station_names_the_badges_tasks_as_the_badge_numbers_them() -> None:
