@@ -382,6 +382,17 @@ def test_the_board_has_a_number_and_a_clock() -> None:
     run(story)
 
 
+def test_what_was_on_its_way_to_a_part_that_has_been_closed_since_is_dropped() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start("import time\nprint('ready')\ntime.sleep_ms(100)\nprint('end')\n")
+            await b.until("ready")
+            b.link.send("s")  # sound, and no microphone is open
+            assert await b.end() == ["ready", "end"]
+
+    run(story)
+
+
 def test_the_heap_ends_where_it_should() -> None:
     async def story() -> None:
         async with bench() as b:

@@ -80,7 +80,9 @@ def _on_frame(_):
     if n:
         _sock.readinto(_rx, n)
     try:
-        handlers[_head[2]](_rx, n)
+        handler = handlers.get(_head[2])
+        if handler:  # else it was on its way to something that has been closed since
+            handler(_rx, n)
     finally:
         _handled.release()
 
