@@ -7,12 +7,13 @@ from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from station import alarms
 from station.console import acts, api, pages, sound, stream
+from station.console.answers import JSONResponse
 from station.console.gate import Gate
 from station.run import Station
 

@@ -4,18 +4,17 @@ One ASGI layer before all routes, so that no page can forget it. It also limits 
 """
 
 import hmac
-import json
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from station import accounts
+from station.console.answers import JSONResponse
 from station.work import Core
 
 COOKIE = "tocsin_session"
@@ -172,8 +171,3 @@ def _with_headers(send: Send, path: str) -> Send:
         await send(message)
 
     return guarded
-
-
-def compact(data: Any) -> str:
-    """JSON on one line."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

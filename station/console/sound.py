@@ -17,9 +17,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from protocol import adpcm, kinds
 from station import alarms, archive, wav
 from station.console.api import core_of, missing, principal_of
-from station.console.gate import Principal, compact
+from station.console.gate import Principal
 from station.live import Listener, Live, Pcm, decode
 from station.model import Alarm, Capture
+from station.plain import compact
 from station.work import Core
 
 HEADER = struct.Struct(">BBHHHII")

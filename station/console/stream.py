@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from station import views
-from station.console.gate import Principal, compact
+from station.console.gate import Principal
 from station.model import Alarm
+from station.plain import compact
 from station.queueing import open_first
 from station.work import Committed, Core, Notice
 

@@ -1,9 +1,12 @@
 """The console in a real browser: an alarm from ringing to closed, by mouse and by keyboard, and honest silence."""
 
+import contextlib
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,6 +250,36 @@ def test_a_console_that_hears_nothing_says_so_within_seconds_and_recovers(statio
         station.process.send_signal(signal.SIGCONT)
     expect(page.locator("#silence")).to_be_empty()
     page.close()
+
+
+def test_a_console_that_is_greeted_and_never_told_which_alarms_are_open_says_so(
+    tmp_path: Path, browser: Browser
+) -> None:
+    station = Running(tmp_path)
+    page = browser.new_page()
+    greeted: list[str] = []
+    page.on("request", lambda request: greeted.append(request.url) if request.url.endswith("/events") else None)
+
+    def spoil(level: int) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "station.db", timeout=5)) as db, db:
+            db.execute("UPDATE alarms SET level = ?", (level,))
+
+    try:
+        _raise(station)
+        until(lambda: station.api.get("/api/alarms").json()["alarms"], "alarm")
+        _sign_in(page, station)
+        spoil(99)  # a level that there is none: no snapshot can be made of it, whatever the reason would be
+        page.goto(f"{station.url}/visits")
+        greeted.clear()
+        expect(page.locator("#silence")).to_contain_text("NOT RECEIVING", timeout=7000)
+        expect(page.locator("#pulse")).to_have_attribute("data-state", "off")
+        assert len(greeted) >= 3, "the station answered all the while"
+        until(lambda: page.get_attribute("#pulse", "data-state") == "off" and len(greeted) > 6, "still off")
+        spoil(kinds.RECEIVED)
+        expect(page.locator("#silence")).to_be_empty()
+    finally:
+        page.close()
+        station.stop()
 
 
 def test_visits_and_devices_are_handled_on_their_pages(station: Running, page: Page, troubles: list[str]) -> None:
