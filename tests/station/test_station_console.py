@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from station_parts import Badge, Hub
@@ -280,6 +281,18 @@ def test_a_console_that_is_greeted_and_never_told_which_alarms_are_open_says_so(
     finally:
         page.close()
         station.stop()
+
+
+def test_a_console_whose_session_ended_elsewhere_goes_to_the_sign_in(station: Running, browser: Browser) -> None:
+    page = browser.new_page()
+    _sign_in(page, station)
+    token = next(c["value"] for c in page.context.cookies() if c["name"] == "tocsin_session")
+    # not asked by the console itself: only the stream's end and its refusal tell it
+    page.route("**/tick", lambda route: route.abort())
+    headers = {"Origin": station.url, "Cookie": f"tocsin_session={token}"}
+    assert httpx.post(f"{station.url}/logout", headers=headers, trust_env=False).status_code == 303
+    page.wait_for_url("**/login*", timeout=10_000)
+    page.close()
 
 
 def test_visits_and_devices_are_handled_on_their_pages(station: Running, page: Page, troubles: list[str]) -> None:
