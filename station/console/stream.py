@@ -108,10 +108,10 @@ async def events(request: Request) -> StreamingResponse:
     core: Core = request.app.state.core
     broadcast: Broadcast = request.app.state.broadcast
     principal: Principal = request.state.principal
-    # subscribed before the snapshot is taken, so that nothing falls between the two
-    subscriber = broadcast.subscribe()
 
     async def stream() -> AsyncIterator[str]:
+        # subscribed before the snapshot is taken, so that nothing falls between the two
+        subscriber = broadcast.subscribe()
         try:
             console = broadcast.number()
             who = principal.name if principal.person else None
