@@ -78,8 +78,7 @@ async def _complete(play: Play, number: int, seconds: float) -> None:
 
 
 async def _archive(play: Play, number: int) -> "np.ndarray[tuple[int], np.dtype[np.int16]]":
-    reply = await play.stage.station.get(f"/alarms/{number}/audio.wav")
-    with wave.open(BytesIO(reply.content), "rb") as sound:
+    with wave.open(BytesIO(await play.stage.station.sound(number)), "rb") as sound:
         return np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
 
 

@@ -322,8 +322,8 @@ def mouth_to_ear(heard: list[Heard], captures: list[Taken]) -> list[float]:
 
 async def _wav(stage: Stage, alarm: int, keep: Path, name: str) -> str | None:
     try:
-        reply = await stage.station.get(f"/alarms/{alarm}/audio.wav")
-        with wave.open(BytesIO(reply.content), "rb") as sound:
+        content = await stage.station.sound(alarm)
+        with wave.open(BytesIO(content), "rb") as sound:
             if not sound.getnframes():
                 return None
     except (httpx.HTTPError, wave.Error, EOFError) as error:
@@ -331,7 +331,7 @@ async def _wav(stage: Stage, alarm: int, keep: Path, name: str) -> str | None:
         return None
     file = keep / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(reply.content)
+    file.write_bytes(content)
     return name
 
 

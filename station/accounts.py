@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
 from station.config import OperatorTable
 from station.errors import CannotRun
@@ -108,6 +109,12 @@ def operator_of(core: Core, token: str) -> str | None:
                 return None
             again.used_at = now
     return operator
+
+
+def holds(db: Session, token: str, now: float) -> bool:
+    """Whether a session is still in force, for what goes on for hours; looking does not renew it."""
+    row = db.get(WebSession, _token_hash(token))
+    return row is not None and now - row.used_at <= SESSION_S
 
 
 def _token_hash(token: str) -> bytes:

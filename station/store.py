@@ -3,14 +3,19 @@
 SQLite runs with a write-ahead log and full synchronisation: what was committed survives the power cut. One writer
 at a time is let in by a lock here rather than by SQLite's own waiting, which sleeps in growing steps. PostgreSQL
 needs no such lock: there `SELECT ... FOR UPDATE` of the badge's row (Work.badge) keeps workers apart.
+
+Requests from outside have connections of their own, few and counted: however many of them wait for something, the
+station's own threads (ingest, timers, news) find one free.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import exc as errors
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -19,6 +24,12 @@ from station.errors import CannotRun
 from station.model import SCHEMA, Base, Meta
 
 _BUSY_MS = 5000  # another process, such as a second worker, may hold the write lock for a moment
+_OWN = {"pool_size": 4, "max_overflow": 4}  # ingest, timers, news, the broker's thread, the start: one each
+_VISITORS = {"pool_size": 5, "max_overflow": 10, "pool_timeout": 5.0}
+VISITOR: ContextVar[bool] = ContextVar("visitor", default=False)  # whether this is done for a request from outside
+
+# what a request meets when the database does not take it: refused, or no connection free in time
+UNAVAILABLE = (errors.OperationalError, errors.TimeoutError)
 
 
 class StoreError(CannotRun):
@@ -36,14 +47,16 @@ class Store:
     def __init__(self, url: str) -> None:
         try:
             # errors are logged, and what is stored of people must not be
-            self.engine: Engine = create_engine(url, hide_parameters=True)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            self.engine: Engine = create_engine(url, hide_parameters=True, **_OWN)
+            self.visitors: Engine = create_engine(url, hide_parameters=True, **_VISITORS)
+        except (ArgumentError, NoSuchModuleError, ImportError, TypeError) as error:
             raise StoreError(f"[station] database: {error}") from error
         self.sqlite = self.engine.dialect.name == "sqlite"
         self._writer = threading.Lock() if self.sqlite else nullcontext()
         if self.sqlite:
-            event.listen(self.engine, "connect", _on_connect)
-            event.listen(self.engine, "begin", _on_begin)
+            for engine in (self.engine, self.visitors):
+                event.listen(engine, "connect", _on_connect)
+                event.listen(engine, "begin", _on_begin)
         try:
             self._prepare()
         except SQLAlchemyError as error:
@@ -64,19 +77,29 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that may write: committed at the end, rolled back by an exception."""
-        with self._writer, Session(self.engine.execution_options(tocsin_write=True)) as db, db.begin():
+        # the connection first: who has to wait for one must not hold up the writers meanwhile
+        with (
+            self._engine().connect() as connection,
+            self._writer,
+            Session(connection.execution_options(tocsin_write=True)) as db,
+            db.begin(),
+        ):
             yield db
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view that writes nothing."""
-        with Session(self.engine) as db:
+        """A consistent view that writes nothing. Not to be held while somebody outside is waited for."""
+        with Session(self._engine()) as db:
             yield db
             db.rollback()
+
+    def _engine(self) -> Engine:
+        return self.visitors if VISITOR.get() else self.engine
 
     def close(self) -> None:
         """Let go of all connections; nothing is lost that was committed."""
         self.engine.dispose()
+        self.visitors.dispose()
 
 
 def _on_connect(connection: object, _record: ConnectionPoolEntry) -> None:

@@ -1,7 +1,8 @@
 """The archived sound of an alarm as one WAV file: packets in their places, holes as silence, and counted."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -14,6 +15,7 @@ from station.live import decode
 from station.model import Packet
 
 HEADER = 44
+BLOCK = 400  # packets (10 s) that are read at a time
 _SILENCE = bytes(2 * adpcm.SAMPLES)
 
 
@@ -72,11 +74,17 @@ def size(found: list[Extent]) -> int:
     return HEADER + sum(extent.length for extent in found) * len(_SILENCE)
 
 
-def render(db: Session, keyring: Keyring, found: list[Extent], first: int, last: int) -> Iterator[bytes]:
-    """Bytes `first` to `last` of the file; their number is fixed, whatever is stored in the meantime."""
+Reading = Callable[[], AbstractContextManager[Session]]
+
+
+def render(read: Reading, keyring: Keyring, found: list[Extent], first: int, last: int) -> Iterator[bytes]:
+    """Bytes `first` to `last` of the file; their number is fixed, whatever is stored in the meantime.
+
+    Nothing of the database is held between two pieces: whoever takes them may stop for hours.
+    """
     skip = max(first - HEADER, 0) // len(_SILENCE)
     at = HEADER + skip * len(_SILENCE) if skip else 0  # where the next piece stands in the file
-    for piece in _pieces(db, keyring, found, skip):
+    for piece in _pieces(read, keyring, found, skip):
         begin, end = max(first - at, 0), min(last + 1 - at, len(piece))
         if begin < end:
             yield piece[begin:end]
@@ -85,20 +93,21 @@ def render(db: Session, keyring: Keyring, found: list[Extent], first: int, last:
             return
 
 
-def _pieces(db: Session, keyring: Keyring, found: list[Extent], skip: int) -> Iterator[bytes]:
+def _pieces(read: Reading, keyring: Keyring, found: list[Extent], skip: int) -> Iterator[bytes]:
     """The header unless packets are skipped, then the packets after the first `skip` ones, holes as silence."""
     if not skip:
         yield header(sum(extent.length for extent in found))
     for extent in found:
         at = min(skip, extent.length)  # the next packet to write
         skip -= at
-        keys = keyring.by_row(db, extent.capture.key_id)
         while at < extent.length:
-            block = archive.packets(db, keys, extent.capture, at - 1) or [(extent.length, b"")]
-            for number, packet in block:
-                for _ in range(at, min(number, extent.length)):
-                    yield _SILENCE
-                at = min(number, extent.length)
-                if number < extent.length:
-                    yield (decode(packet) + _SILENCE)[: len(_SILENCE)]
-                    at = number + 1
+            end = min(at + BLOCK, extent.length)
+            with read() as db:
+                keys = keyring.by_row(db, extent.capture.key_id)
+                block = dict(archive.packets(db, keys, extent.capture, at - 1, BLOCK))
+            yield b"".join(_samples(block.get(number)) for number in range(at, end))
+            at = end
+
+
+def _samples(packet: bytes | None) -> bytes:
+    return _SILENCE if packet is None else (decode(packet) + _SILENCE)[: len(_SILENCE)]

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from station import alarms, views
 from station.console import pages
+from station.console.answers import JSONResponse
 from station.console.api import Json, body_of, core_of, missing, principal_of, refusal, wants_json, working
 from station.model import Alarm
 from station.work import Work

@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from protocol import kinds
 from station import alarms, audit, enrol, views, visits
+from station.console.answers import JSONResponse
 from station.console.gate import Principal
 from station.model import (
     Alarm,
@@ -24,6 +25,7 @@ from station.model import (
     Supervision,
     Visit,
 )
+from station.plain import clean
 from station.queueing import open_first
 from station.steps import steps_for
 from station.work import Core, Work
@@ -59,8 +61,10 @@ async def body_of(request: Request) -> Json:
             raise alarms.Invalid("the body is not JSON") from None
         if not isinstance(data, dict):
             raise alarms.Invalid("the body must be a JSON object")
-        return data
-    return {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    else:
+        data = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    fields: Json = clean(data)
+    return fields
 
 
 async def reading(request: Request, build: Callable[[Session, float], Json]) -> JSONResponse:

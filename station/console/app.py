@@ -3,18 +3,19 @@
 import asyncio
 import logging
 
-from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from station import alarms
 from station.console import acts, api, pages, sound, stream
-from station.console.gate import Gate
+from station.console.answers import JSONResponse
+from station.console.gate import Gate, unavailable
 from station.run import Station
+from station.store import UNAVAILABLE
 
 logger = logging.getLogger("station.console")
 
@@ -27,7 +28,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 async def _database(request: Request, error: Exception) -> Response:
     logger.error("the database refused a request: %s", getattr(error, "orig", error))
-    return JSONResponse({"error": "the station's database did not take this: it was not done"}, 503)
+    return unavailable()
 
 
 def build(station: Station) -> Starlette:
@@ -70,7 +71,7 @@ def build(station: Station) -> Starlette:
         exception_handlers={
             alarms.Refused: api.on_refusal,
             alarms.Invalid: api.on_refusal,
-            OperationalError: _database,
+            **dict.fromkeys(UNAVAILABLE, _database),
             404: _not_found,
             405: _not_found,
         },
@@ -79,6 +80,7 @@ def build(station: Station) -> Starlette:
     app.state.core = station.core
     app.state.live = station.live
     app.state.broadcast = stream.Broadcast()
+    app.state.hearings = sound.Hearings(station.core)
     app.state.templates = pages.environment()
     app.state.signing_in = asyncio.Lock()
     station.core.on_commit(app.state.broadcast.committed)

@@ -4,22 +4,26 @@ One ASGI layer before all routes, so that no page can forget it. It also limits 
 """
 
 import hmac
-import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from station import accounts
+from station.console.answers import JSONResponse
+from station.store import UNAVAILABLE, VISITOR
 from station.work import Core
+
+logger = logging.getLogger("station.console")
 
 COOKIE = "tocsin_session"
 BODY_MAX = 65_536
+_LATER = 1013  # of WebSocket's close codes: try again later
 _PUBLIC = ("/login", "/static/", "/api/health")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -40,6 +44,7 @@ class Principal:
 
     name: str
     person: bool
+    session: str | None = field(default=None, repr=False)  # the cookie's value, to look again whether it still holds
 
 
 class Gate:
@@ -56,10 +61,26 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        visit = VISITOR.set(True)
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            VISITOR.reset(visit)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         public = any(scope["path"].startswith(p) for p in _PUBLIC)
         # what anybody may load costs no look into the database
-        principal = None if scope["path"].startswith("/static/") else await self._principal(headers)
+        try:
+            principal = None if scope["path"].startswith("/static/") else await self._principal(headers)
+        except UNAVAILABLE as error:
+            logger.error("the database did not say who asks: %s", getattr(error, "orig", error))
+            if scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": _LATER, "reason": "the database does not answer"})
+            else:
+                await unavailable()(scope, receive, _with_headers(send, scope["path"]))
+            return
         scope.setdefault("state", {})["principal"] = principal
         if scope["type"] == "websocket":
             await self._socket(scope, headers, receive, send)
@@ -83,7 +104,7 @@ class Gate:
         if token is None:
             return None
         name = await run_in_threadpool(accounts.operator_of, self._core, token)
-        return Principal(name, person=True) if name is not None else None
+        return Principal(name, person=True, session=token) if name is not None else None
 
     def own_origin(self, scope: Scope, headers: Headers) -> str:
         """What a browser on one of our own pages sends as Origin."""
@@ -126,6 +147,11 @@ def session_token(headers: Headers) -> str | None:
         return None
     found = cookie.get(COOKIE)
     return found.value if found is not None else None
+
+
+def unavailable() -> Response:
+    """503: what was asked for was not done."""
+    return JSONResponse({"error": "the station's database did not take this: it was not done"}, 503)
 
 
 def _too_long() -> Response:
@@ -172,8 +198,3 @@ def _with_headers(send: Send, path: str) -> Send:
         await send(message)
 
     return guarded
-
-
-def compact(data: Any) -> str:
-    """JSON on one line."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

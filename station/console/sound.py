@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import re
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,17 +17,22 @@ from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from protocol import adpcm, kinds
-from station import alarms, archive, wav
+from station import accounts, alarms, archive, wav
+from station.console.answers import JSONResponse
 from station.console.api import core_of, missing, principal_of
-from station.console.gate import Principal, compact
+from station.console.gate import Principal
 from station.live import Listener, Live, Pcm, decode
 from station.model import Alarm, Capture
+from station.plain import compact
+from station.store import UNAVAILABLE
 from station.work import Core
 
 HEADER = struct.Struct(">BBHHHII")
 MARK_S = 2.0
+HEARING_S = 60.0  # in which all that one person hears of one alarm's archive is one line in the audit
+HOLDS_S = 2.0  # how often a listener's session is looked at again
 _LIVE = 1
-_CLOSED, _MISSING = 4409, 4404
+_CLOSED, _MISSING, _SIGN_IN = 4409, 4404, 4403
 
 
 class _Ear:
@@ -132,15 +139,15 @@ async def listen(socket: WebSocket) -> None:
         await ear.say(type="hello", rate=adpcm.RATE, alarm=alarm_id)
         sender = asyncio.create_task(_send(ear, listener, socket.query_params.get("from") == "start"))
         with contextlib.suppress(WebSocketDisconnect):
-            await _until_gone(socket, sender)
+            await _until_gone(socket, sender, asyncio.create_task(_session_holds(core, principal)))
     finally:
         live.close(listener)
         await run_in_threadpool(_log, core, alarm_id, principal.name, "listen_out")
 
 
-async def _until_gone(socket: WebSocket, sender: asyncio.Task[None]) -> None:
+async def _until_gone(socket: WebSocket, sender: asyncio.Task[None], session: asyncio.Task[None]) -> None:
     receiver = asyncio.create_task(_ignore(socket))
-    done, pending = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+    done, pending = await asyncio.wait({sender, receiver, session}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
@@ -148,6 +155,23 @@ async def _until_gone(socket: WebSocket, sender: asyncio.Task[None]) -> None:
         task.result()
     if sender in done:
         await socket.close()
+    elif receiver not in done:
+        await socket.close(_SIGN_IN, "sign in first")
+
+
+async def _session_holds(core: Core, principal: Principal) -> None:
+    """Ends when the session has: signed out, too old, or another password."""
+
+    def over() -> bool:
+        with core.read() as db:
+            return not accounts.holds(db, principal.session or "", core.clock.now())
+
+    while True:
+        await asyncio.sleep(HOLDS_S)
+        # what the database cannot say now it says the next time: sound is not cut off for that
+        with contextlib.suppress(*UNAVAILABLE):
+            if await run_in_threadpool(over):
+                return
 
 
 async def _ignore(socket: WebSocket) -> None:
@@ -208,9 +232,38 @@ def _log(core: Core, alarm_id: int, operator: str, what: str) -> str:
 # --- the archive as a file --------------------------------------------------------------------------------------
 
 
+class Hearings:
+    """Who heard which archive, in the audit. A player asks for many parts: within a minute they are one hearing.
+
+    `timer` gives seconds that only grow.
+    """
+
+    def __init__(self, core: Core, timer: Callable[[], float] = time.monotonic) -> None:
+        self._core = core
+        self._timer = timer
+        self._noted: dict[tuple[str, int], float] = {}
+        self._lock = threading.Lock()
+
+    def note(self, who: str, alarm_id: int) -> None:
+        """Somebody is about to hear a part of an alarm's sound, whichever part."""
+        now = self._timer()
+        with self._lock:
+            self._noted = {key: at for key, at in self._noted.items() if now - at < HEARING_S}
+            known = (who, alarm_id) in self._noted
+        if known:
+            return
+        with self._core.work() as work:
+            work.audit(who, "archive heard", f"alarm:{alarm_id}")
+        with self._lock:
+            self._noted[who, alarm_id] = now
+
+
 async def wav_file(request: Request) -> Response:
     """GET /alarms/{id}/audio.wav, with ranges, so that a player can jump in it."""
-    core = core_of(request)
+    core, principal = core_of(request), principal_of(request)
+    hearings: Hearings = request.app.state.hearings
+    if not principal.person:
+        return JSONResponse({"error": "only a signed-in operator may hear this"}, 403)
     alarm_id = request.path_params["id"]
     number = request.query_params.get("capture", "")
     wanted = int(number) if number.isdecimal() and len(number) < 8 else None
@@ -218,14 +271,8 @@ async def wav_file(request: Request) -> Response:
     limit = int(most) if most.isdecimal() and len(most) < 10 else None
 
     def look() -> list[wav.Extent] | None:
-        with core.work() as work:
-            if work.db.get(Alarm, alarm_id) is None:
-                return None
-            found = wav.extents(work.db, alarm_id, wanted, limit)
-            if request.method == "GET" and not request.headers.get("range", "").removeprefix("bytes=0-"):
-                # the first request of a player; the others are its jumps
-                work.audit(principal_of(request).name, "archive heard", f"alarm:{alarm_id}")
-            return found
+        with core.read() as db:
+            return None if db.get(Alarm, alarm_id) is None else wav.extents(db, alarm_id, wanted, limit)
 
     found = await run_in_threadpool(look)
     if found is None:
@@ -245,12 +292,10 @@ async def wav_file(request: Request) -> Response:
         headers["Content-Range"] = f"bytes {first}-{last}/{size}" if status == 206 else f"bytes */{size}"
     if status == 416 or request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type="audio/wav")
-
-    def stream() -> Iterator[bytes]:
-        with core.read() as db:
-            yield from wav.render(db, core.keyring, found, first, last)
-
-    return StreamingResponse(stream(), status, headers, media_type="audio/wav")
+    # first the line in the log, then the sound: whoever cannot be noted hears nothing
+    await run_in_threadpool(hearings.note, principal.name, alarm_id)
+    body = wav.render(core.read, core.keyring, found, first, last)
+    return StreamingResponse(body, status, headers, media_type="audio/wav")
 
 
 def _range(text: str | None, size: int) -> tuple[int, int, int]:

@@ -1,9 +1,15 @@
-"""Server-sent events: every commit's notices to every console, and a tick each second that proves it."""
+"""Server-sent events: every commit's notices to every console, and a tick each second that proves it.
+
+Whatever a console was not told of (a commit of another worker whose word was lost) it is told of within seconds: each
+stream compares what it has said with what is open.
+"""
 
 import asyncio
 import itertools
+import logging
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -11,13 +17,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from station import views
-from station.console.gate import Principal, compact
+from station import accounts, views
+from station.console.gate import Principal
 from station.model import Alarm
+from station.plain import compact
 from station.queueing import open_first
+from station.store import UNAVAILABLE
 from station.work import Committed, Core, Notice
 
+logger = logging.getLogger("station.console")
+
 TICK_S = 1.0
+LOOK_S = 2.0  # how often a stream compares what its console was told with what is open
+PROVEN_S = 4.0  # after the last such look the ticks end: they would prove nothing
 QUEUE_MAX = 1000  # events that a console may be behind before it is cut off, to connect again with a snapshot
 
 
@@ -96,10 +108,10 @@ async def events(request: Request) -> StreamingResponse:
     core: Core = request.app.state.core
     broadcast: Broadcast = request.app.state.broadcast
     principal: Principal = request.state.principal
-    # subscribed before the snapshot is taken, so that nothing falls between the two
-    subscriber = broadcast.subscribe()
 
     async def stream() -> AsyncIterator[str]:
+        # subscribed before the snapshot is taken, so that nothing falls between the two
+        subscriber = broadcast.subscribe()
         try:
             console = broadcast.number()
             who = principal.name if principal.person else None
@@ -107,7 +119,7 @@ async def events(request: Request) -> StreamingResponse:
             yield _event("hello", {"at": core.clock.now(), "console": console, "operator": who})
             alarms = await run_in_threadpool(_snapshot, core)
             yield _event("snapshot", {"alarms": alarms, "at": core.clock.now()})
-            async for text in _follow(core, subscriber, _Shown(alarms)):
+            async for text in _follow(core, principal, subscriber, _Shown(alarms)):
                 yield text
         finally:
             broadcast.unsubscribe(subscriber)
@@ -125,6 +137,7 @@ class _Shown:
     def __init__(self, snapshot: list[dict[str, Any]]) -> None:
         self._versions = {alarm["id"]: alarm["version"] for alarm in snapshot}
         self._from_snapshot = set(self._versions)
+        self._open = set(self._versions)
 
     def change(self, alarm: dict[str, Any], change: str) -> str | None:
         """What to call this change, or None when the console knows it already."""
@@ -136,28 +149,106 @@ class _Shown:
             return None
         if version == known and number in self._from_snapshot:
             return None
-        self._versions[number] = version
+        self._know(alarm)
         self._from_snapshot.discard(number)
         return change
 
+    def behind(self, versions: dict[int, int]) -> set[int]:
+        """Alarms of which this console does not know the newest, given the version of each one that is open.
 
-async def _follow(core: Core, subscriber: Subscriber, shown: _Shown) -> AsyncIterator[str]:
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    while True:
-        if loop.time() >= due:
-            due = max(due + TICK_S, loop.time())
-            yield _event("tick", {"at": core.clock.now()})
-        try:
-            async with asyncio.timeout_at(due):
-                notice = await subscriber.queue.get()
-        except TimeoutError:
-            continue
-        if notice is None:
-            return
-        if notice.event == "alarm":
-            change = shown.change(notice.data["alarm"], notice.data["change"])
-            if change is not None:
-                yield _event("alarm", {**notice.data, "change": change})
+        What is on its way counts as well: only what is still missing at the next look was missed.
+        """
+        newer = {number for number, version in versions.items() if self._versions.get(number, -1) < version}
+        return newer | (self._open - versions.keys())
+
+    def missed(self, alarm: dict[str, Any]) -> str | None:
+        """What to call an alarm as it stands in the database now, or None when the console knows it already."""
+        known = self._versions.get(alarm["id"])
+        if known is not None and known >= alarm["version"]:
+            return None
+        self._know(alarm)
+        self._from_snapshot.add(alarm["id"])  # should word of this version come after all, it is known
+        if not alarm["open"]:
+            return "closed"
+        return "raised" if known is None else "missed"
+
+    def _know(self, alarm: dict[str, Any]) -> None:
+        self._versions[alarm["id"]] = alarm["version"]
+        if alarm["open"]:
+            self._open.add(alarm["id"])
         else:
-            yield _event(notice.event, notice.data)
+            self._open.discard(alarm["id"])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a look into the database found."""
+
+    session: bool  # it still holds; always true for a program
+    versions: dict[int, int]  # of each open alarm
+    alarms: list[dict[str, Any]]  # those that were asked for
+
+
+def _look(core: Core, principal: Principal, wanted: set[int]) -> _Found:
+    with core.read() as db:
+        holds = principal.session is None or accounts.holds(db, principal.session, core.clock.now())
+        open_ones = db.execute(select(Alarm.id, Alarm.version).where(Alarm.closed_at.is_(None)))
+        versions = {row.id: row.version for row in open_ones}
+        rows = db.scalars(select(Alarm).where(Alarm.id.in_(wanted))) if wanted else ()
+        return _Found(holds, versions, [views.alarm(db, row) for row in rows])
+
+
+async def _follow(core: Core, principal: Principal, subscriber: Subscriber, shown: _Shown) -> AsyncIterator[str]:
+    """What comes, and ticks; and now and then a look whether something did not come.
+
+    A tick says that the console knows what the database knows, so there is none while nobody can look.
+    """
+    loop = asyncio.get_running_loop()
+    due = looked = began = loop.time()
+    look: asyncio.Task[_Found] | None = None
+    behind: set[int] = set()
+    try:
+        while True:
+            if loop.time() >= due:
+                due = max(due + TICK_S, loop.time())
+                if look is not None and look.done():
+                    found, look = _result(look), None
+                    if found is not None:
+                        if not found.session:
+                            return
+                        looked = loop.time()
+                        for alarm in found.alarms:
+                            change = shown.missed(alarm)
+                            if change is not None:
+                                logger.warning("a console had missed a change of alarm %d", alarm["id"])
+                                yield _event("alarm", {"alarm": alarm, "change": change})
+                        behind = shown.behind(found.versions)
+                if look is None and loop.time() - began >= LOOK_S:
+                    began = loop.time()
+                    look = asyncio.create_task(run_in_threadpool(_look, core, principal, behind))
+                if loop.time() - looked < PROVEN_S:
+                    yield _event("tick", {"at": core.clock.now()})
+            try:
+                async with asyncio.timeout_at(due):
+                    notice = await subscriber.queue.get()
+            except TimeoutError:
+                continue
+            if notice is None:
+                return
+            if notice.event == "alarm":
+                change = shown.change(notice.data["alarm"], notice.data["change"])
+                if change is not None:
+                    yield _event("alarm", {**notice.data, "change": change})
+            else:
+                yield _event(notice.event, notice.data)
+    finally:
+        if look is not None:
+            look.cancel()
+
+
+def _result(look: asyncio.Task[_Found]) -> _Found | None:
+    try:
+        return look.result()
+    except UNAVAILABLE as error:
+        logger.error("what is open could not be looked up: %s", getattr(error, "orig", error))
+        return None

@@ -214,7 +214,7 @@ def _state(work: Work, name: str, payload: bytes) -> None:
     try:
         data = json.loads(payload or b"{}")
         boot, online = int(data["boot"]), bool(data["online"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         work.count("hub state malformed")
         return
     hub = work.hub(name)

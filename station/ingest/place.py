@@ -1,15 +1,16 @@
-"""A hub's facts as the station uses them: whatever a hub sends, only what makes sense is taken."""
+"""A hub's facts as the station uses them: whatever a hub sends, only what makes sense is taken, as plain text."""
 
 import json
 from typing import Any
 
 from protocol import relay
+from station.plain import clean
 
 
 def facts_of(up: relay.Up) -> dict[str, Any]:
     """A hub's facts; empty where they are not a JSON object."""
     try:
-        facts = json.loads(up.facts or b"{}")
+        facts = clean(json.loads(up.facts or b"{}"))
     except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -1,11 +1,15 @@
 """The console in a real browser: an alarm from ringing to closed, by mouse and by keyboard, and honest silence."""
 
+import contextlib
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from station_parts import Badge, Hub
@@ -246,6 +250,48 @@ def test_a_console_that_hears_nothing_says_so_within_seconds_and_recovers(statio
     finally:
         station.process.send_signal(signal.SIGCONT)
     expect(page.locator("#silence")).to_be_empty()
+    page.close()
+
+
+def test_a_console_that_is_greeted_and_never_told_which_alarms_are_open_says_so(
+    tmp_path: Path, browser: Browser
+) -> None:
+    station = Running(tmp_path)
+    page = browser.new_page()
+    greeted: list[str] = []
+    page.on("request", lambda request: greeted.append(request.url) if request.url.endswith("/events") else None)
+
+    def spoil(level: int) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "station.db", timeout=5)) as db, db:
+            db.execute("UPDATE alarms SET level = ?", (level,))
+
+    try:
+        _raise(station)
+        until(lambda: station.api.get("/api/alarms").json()["alarms"], "alarm")
+        _sign_in(page, station)
+        spoil(99)  # a level that there is none: no snapshot can be made of it, whatever the reason would be
+        page.goto(f"{station.url}/visits")
+        greeted.clear()
+        expect(page.locator("#silence")).to_contain_text("NOT RECEIVING", timeout=7000)
+        expect(page.locator("#pulse")).to_have_attribute("data-state", "off")
+        assert len(greeted) >= 3, "the station answered all the while"
+        until(lambda: page.get_attribute("#pulse", "data-state") == "off" and len(greeted) > 6, "still off")
+        spoil(kinds.RECEIVED)
+        expect(page.locator("#silence")).to_be_empty()
+    finally:
+        page.close()
+        station.stop()
+
+
+def test_a_console_whose_session_ended_elsewhere_goes_to_the_sign_in(station: Running, browser: Browser) -> None:
+    page = browser.new_page()
+    _sign_in(page, station)
+    token = next(c["value"] for c in page.context.cookies() if c["name"] == "tocsin_session")
+    # not asked by the console itself: only the stream's end and its refusal tell it
+    page.route("**/tick", lambda route: route.abort())
+    headers = {"Origin": station.url, "Cookie": f"tocsin_session={token}"}
+    assert httpx.post(f"{station.url}/logout", headers=headers, trust_env=False).status_code == 303
+    page.wait_for_url("**/login*", timeout=10_000)
     page.close()
 
 

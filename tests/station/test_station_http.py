@@ -334,12 +334,15 @@ def test_the_archive_is_a_wav_file_with_its_gaps_told(station: Running, raised: 
     packets = badge.sound(1, 0, 10)
     station.say(hub, hub.sound(badge, 1, packets[:3] + packets[6:]), "audio")
     until(lambda: station.alarm(badge)["audio"]["seconds"] > 0.17, "archive")
-    reply = station.api.get(f"/alarms/{alarm_id}/audio.wav")
-    assert (reply.headers["x-tocsin-gaps"], reply.headers["x-tocsin-gap-seconds"]) == ("1", "0.075")
-    with wave.open(BytesIO(reply.content)) as file:
-        assert file.getnframes() == 4000
-    part = station.api.get(f"/alarms/{alarm_id}/audio.wav", headers={"Range": "bytes=100-299"})
-    assert (part.status_code, part.content) == (206, reply.content[100:300])
-    assert station.api.get(f"/alarms/{alarm_id}/audio.wav", headers={"Range": "bytes=99999-"}).status_code == 416
-    assert station.api.head(f"/alarms/{alarm_id}/audio.wav").headers["x-tocsin-packets"] == "10"
-    assert station.api.get("/alarms/99999/audio.wav").status_code == 404
+    path = f"/alarms/{alarm_id}/audio.wav"
+    with station.person() as op1:
+        reply = op1.get(path)
+        assert (reply.headers["x-tocsin-gaps"], reply.headers["x-tocsin-gap-seconds"]) == ("1", "0.075")
+        with wave.open(BytesIO(reply.content)) as file:
+            assert file.getnframes() == 4000
+        part = op1.get(path, headers={"Range": "bytes=100-299"})
+        assert (part.status_code, part.content) == (206, reply.content[100:300])
+        assert op1.get(path, headers={"Range": "bytes=99999-"}).status_code == 416
+        assert op1.head(path).headers["x-tocsin-packets"] == "10"
+        assert op1.get("/alarms/99999/audio.wav").status_code == 404
+    assert station.api.get(path).status_code == 403, "a program may not listen"

@@ -36,7 +36,7 @@ def _wav(world: World, first: int = 0, last: int | None = None, limit: int | Non
     with world.core.read() as db:
         found = wav.extents(db, 1, limit=limit)
         end = wav.size(found) - 1 if last is None else last
-        return b"".join(wav.render(db, world.core.keyring, found, first, end))
+        return b"".join(wav.render(world.core.read, world.core.keyring, found, first, end))
 
 
 def _samples(data: bytes) -> bytes:

@@ -16,7 +16,8 @@ const shown = new Set(); // alarms whose showing the station does not know of ye
 
 let source = null;
 let consoleName = "";
-let heardAt = performance.now();
+let whole = false; // this connection's snapshot has come and was shown
+let heardAt = performance.now(); // the last tick of a connection that began with a whole snapshot
 let answeredAt = 0;
 
 const element = (id) => document.getElementById(id);
@@ -27,11 +28,10 @@ function connect() {
   source?.close();
   source = new EventSource("/events");
   const on = (name, handle) =>
-    source.addEventListener(name, (event) => {
-      heardAt = performance.now();
-      handle(JSON.parse(event.data));
-    });
+    source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
   on("hello", (data) => {
+    // a connection proves nothing: a station that cannot say which alarms are open greets again every second
+    whole = false;
     consoleName = data.console;
     clockIs(data.at);
   });
@@ -39,9 +39,12 @@ function connect() {
     open.clear();
     for (const alarm of data.alarms) know(alarm);
     show();
+    whole = true;
     refresh();
   });
   on("tick", (data) => {
+    if (!whole) return;
+    heardAt = performance.now();
     clockIs(data.at);
     receiving(true, data.at);
     // answered when the station's tick comes and not by a timer of ours: browsers slow those down in hidden tabs
@@ -71,7 +74,11 @@ function receiving(on, at) {
 setInterval(() => {
   paint();
   if (performance.now() - heardAt > SILENT_MS) receiving(false);
-  if (source?.readyState === EventSource.CLOSED) connect();
+  if (source?.readyState === EventSource.CLOSED) {
+    // refused, not lost: where the session has ended the page itself leads to the sign-in
+    connect();
+    refresh();
+  }
 }, 1000);
 
 async function answer() {
