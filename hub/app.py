@@ -453,7 +453,7 @@ class Hub:
         self.counters["rejected"] += 1
         self.keeper.retire(badge, ident, (form,))
         if self.second is not None and (badge, ident) not in self._events:
-            self.second.acknowledged(badge, ident)
+            self.second.refused(badge, ident)
         self._pass_on(badge, blob)
 
     def _asked(self) -> None:
