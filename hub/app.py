@@ -51,6 +51,7 @@ ELSEWHERE_MS = 10_000  # a second broker is tried when the first has had no stat
 # an alarm that has no receipt although the station answers other things: then the way for alarms is broken. Twice as
 # long after each change of the broker, as what the station never answers must not keep the hub between two of them
 DEAF_MS, DEAF_MOST_MS = 30_000, 600_000
+UNTAKEN_MS = 30_000  # no PUBACK for so long on a connection that lives: the window would be closed for good
 PASSING_S = 10  # what a broker need not keep longer, as it is sent again or outdated: sound, telemetry
 HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
@@ -126,6 +127,7 @@ class Hub:
         self.notifier = Notifier(time.monotonic)
         self.started_ms = self.clock.now_ms()
         self._flying = 0
+        self._landed_ms = self.started_ms  # when the broker last took an event, or had taken all
         self._epoch = 0
         self._work_wake = asyncio.Event()
         self._health_wake = asyncio.Event()
@@ -354,6 +356,8 @@ class Hub:
             message = self.envelope.up(row.form, row.payload, facts, held_ms)
             if not self.uplink.publish("up/event", message, 1, self._landing()):
                 break
+            if not self._flying:
+                self._landed_ms = now
             self._flying += 1
             self._asked()
             queue.sent(row, now)
@@ -364,6 +368,7 @@ class Hub:
         def landed() -> None:
             if epoch == self._epoch:
                 self._flying -= 1
+                self._landed_ms = self.clock.now_ms()
                 self._work_wake.set()
 
         return landed
@@ -383,6 +388,8 @@ class Hub:
             self._check_proof()
             if self.clock.now_ms() - looked_ms >= 1000:
                 looked_ms = self.clock.now_ms()
+                if self._flying and self.uplink.ready and looked_ms - self._landed_ms > UNTAKEN_MS:
+                    self.uplink.renew()
                 self._check_alarms()
 
     def _events_first(self) -> bool:
