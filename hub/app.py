@@ -102,7 +102,7 @@ class Hub:
             self.desk.passkey,
         )
         self.broadcaster = Broadcaster(self.radio, self.clock, self.roster.established)
-        self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work)
+        self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work, on_loaded=self._restored)
         self.spool = Spool(
             config.dir / "audio.db",
             self.clock,
@@ -144,8 +144,6 @@ class Hub:
         """Work until cancelled. `ready` is called once, when the radio scans."""
         self.keeper.load()
         self.spool.load()
-        if self.second is not None:
-            self.second.resume(self._waiting_alarms())
         if waiting := len(self.keeper.queue):
             logger.info("outbox: %d events of an earlier run wait for the station", waiting)
         jobs: dict[str, asyncio.Task[None]] = {
@@ -321,6 +319,10 @@ class Hub:
             self.keeper.take(badge, ident, relay.SECOND_PATH, kinds.STATUS, payload, "{}")
 
         return SecondPath(setup, config.dir, self.clock, told)
+
+    def _restored(self) -> None:
+        if self.second is not None:
+            self.second.resume(self._waiting_alarms())
 
     def _waiting_alarms(self) -> Iterator[tuple[int, bytes, int, dict[str, Any] | None, bool, int]]:
         """Alarms of an earlier run that the station has not acknowledged."""

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from neighbours import until
 from second_path_bench import NUMBERS, PLACE, Bench, play
 
+from hub import keeper as keeping
 from hub import sms
+from hub.app import Hub
+from hub.keeper import Keeper
 from hub.modem import ModemFailed
+from hub.outbox import Outbox, Row, StoreFailed
 from hub.secondpath import ONE_MATTER_MS, PENDING_MAX, PER_HOUR, TRIES, VERIFIED, SecondPath
 from protocol import ident, kinds, relay
 
@@ -282,3 +288,43 @@ def test_a_true_alarm_finds_room_among_many_that_wait_and_takes_no_other_badge_s
     assert len(waiting) == PENDING_MAX
     assert {(13, true), (12, ident.pack(bench.boot, 1)), (12, last)} <= waiting
     bench.second.close()
+
+
+def test_an_alarm_of_an_earlier_run_is_told_though_the_disk_was_not_read_before_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its badge may be gone, so that nothing repeats it."""
+    name = ident.pack(bench.boot, 1)
+    monkeypatch.setattr(keeping, "RETRY_S", 0.01)
+
+    def started() -> Keeper:
+        hub: Any = SimpleNamespace(second=bench.second, clock=bench.clock)
+        hub._waiting_alarms = lambda: Hub._waiting_alarms(hub)
+        hub.keeper = Keeper(
+            bench.folder / "outbox.db", bench.clock, lambda _: None, lambda: None, None, lambda: Hub._restored(hub)
+        )  # fmt: skip
+        keeper: Keeper = hub.keeper
+        keeper.load()
+        return keeper
+
+    def unreadable(_outbox: Outbox) -> list[Row]:
+        raise StoreFailed("cannot read")
+
+    async def story() -> None:
+        first = started()
+        first.take(12, name, relay.EVENT, kinds.SOS, b"", "{}")
+        await first.close()
+        with monkeypatch.context() as broken:
+            broken.setattr(Outbox, "load", unreadable)
+            keeper = started()
+            assert keeper.problem
+            assert bench.second.pending == 0
+        task = asyncio.create_task(keeper.run())
+        await until(lambda: bench.second.pending == 1, 5, "the disk is read")
+        await bench.later(16)
+        assert [told[1] for told in bench.told] == [name]
+        task.cancel()
+        await asyncio.wait({task})
+        await keeper.close()
+
+    play(bench, story)
