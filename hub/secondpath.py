@@ -175,7 +175,7 @@ class SecondPath:
             lesser = self._lesser(_rank(verified, trusted))
             if lesser is None:
                 return
-            del self._waiting[lesser]
+            self._finish(self._waiting.pop(lesser))
             self.counters["too_many"] += 1
         since = self._clock.now_ms() if since_ms is None else since_ms
         made = _Waiting(badge, name, kind, since, place, verified, trusted)
@@ -228,8 +228,11 @@ class SecondPath:
             now = self._clock.now_ms()
             due = [w for w in self._waiting.values() if w.next_ms <= now]
             if due:
-                # one at a time: a true alarm that comes meanwhile goes before the rest
-                await self._tell(min(due, key=lambda w: (-w.rank, w.since_ms)))
+                # one at a time: a true alarm that comes meanwhile goes first, before those that were tried in vain,
+                # and these take turns, however long the network keeps the modem waiting
+                turn = min(due, key=lambda w: (-w.rank, w.tries > 0, w.next_ms))
+                of_badge = (w for w in due if (w.badge, w.rank) == (turn.badge, turn.rank))
+                await self._tell(min(of_badge, key=lambda w: w.since_ms))
                 continue
             if not self._waiting and now - checked >= CHECK_MS:
                 checked = now

@@ -328,3 +328,30 @@ def test_an_alarm_of_an_earlier_run_is_told_though_the_disk_was_not_read_before_
         await keeper.close()
 
     play(bench, story)
+
+
+def test_alarms_that_are_tried_in_vain_for_minutes_keep_no_new_one_waiting(bench: Bench) -> None:
+    async def story() -> None:
+        tried: list[int] = []
+
+        def hand_over(number: str, text: Any) -> None:
+            tried.append(next(badge for badge in range(20, 30) if f"badge {badge}," in sms.decode(text)))
+            if len(tried) < 60:
+                bench.clock.moved_ms += 60_000  # the modem waits so long for the network
+            if len(tried) == 20:
+                asyncio.run_coroutine_threadsafe(raise_one(), loop).result()
+            bench.second._fit = True
+            raise ModemFailed("not taken")
+
+        async def raise_one() -> None:
+            bench.alarm(1, badge=29)
+
+        loop = asyncio.get_running_loop()
+        bench.second._hand_over = hand_over  # type: ignore[method-assign]
+        for badge in range(20, 25):
+            bench.alarm(1, badge=badge)
+        await bench.later(16)
+        assert 29 in tried[20:24], "after what was being sent, and one more until its 15 s are over"
+        assert {tried[-20:].count(badge) > 0 for badge in (20, 21, 22, 23, 24, 29)} == {True}, "all take turns"
+
+    play(bench, story)
