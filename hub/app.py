@@ -48,6 +48,10 @@ logger = logging.getLogger("hub")
 EVENTS_FLYING = 32
 ANSWER_MS = 4000  # the station answers every STATUS and every event; what has no answer by then had no station
 ELSEWHERE_MS = 10_000  # a second broker is tried when the first has had no station for so long
+# an alarm that has no receipt although the station answers other things: then the way for alarms is broken. Twice as
+# long after each change of the broker, as what the station never answers must not keep the hub between two of them
+DEAF_MS, DEAF_MOST_MS = 30_000, 600_000
+UNTAKEN_MS = 30_000  # no PUBACK for so long on a connection that lives: the window would be closed for good
 PASSING_S = 10  # what a broker need not keep longer, as it is sent again or outdated: sound, telemetry
 HEALTH_S = 10.0
 HELLO_S = 3.0  # a hub that has no keys repeats its hello: the station may have started after it
@@ -98,7 +102,7 @@ class Hub:
             self.desk.passkey,
         )
         self.broadcaster = Broadcaster(self.radio, self.clock, self.roster.established)
-        self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work)
+        self.keeper = Keeper(config.dir / "outbox.db", self.clock, self._stored, self._work, on_loaded=self._restored)
         self.spool = Spool(
             config.dir / "audio.db",
             self.clock,
@@ -123,10 +127,14 @@ class Hub:
         self.notifier = Notifier(time.monotonic)
         self.started_ms = self.clock.now_ms()
         self._flying = 0
+        self._landed_ms = self.started_ms  # when the broker last took an event, or had taken all
         self._epoch = 0
         self._work_wake = asyncio.Event()
         self._health_wake = asyncio.Event()
         self._hurried_ms = -HURRY_MS
+        self.deaf_ms = 0  # for how long the station has answered other things, but not an alarm
+        self._deaf_limit_ms = DEAF_MS
+        self._connected_ms = self.started_ms
         self._asked_ms: int | None = None  # since when something has no answer of the station
         self._events: dict[tuple[int, bytes], int] = {}  # when each event last came by a session
         if self.keys.problem:
@@ -136,8 +144,6 @@ class Hub:
         """Work until cancelled. `ready` is called once, when the radio scans."""
         self.keeper.load()
         self.spool.load()
-        if self.second is not None:
-            self.second.resume(self._waiting_alarms())
         if waiting := len(self.keeper.queue):
             logger.info("outbox: %d events of an earlier run wait for the station", waiting)
         jobs: dict[str, asyncio.Task[None]] = {
@@ -314,6 +320,10 @@ class Hub:
 
         return SecondPath(setup, config.dir, self.clock, told)
 
+    def _restored(self) -> None:
+        if self.second is not None:
+            self.second.resume(self._waiting_alarms())
+
     def _waiting_alarms(self) -> Iterator[tuple[int, bytes, int, dict[str, Any] | None, bool, int]]:
         """Alarms of an earlier run that the station has not acknowledged."""
         for row in self.keeper.queue.rows():
@@ -348,6 +358,8 @@ class Hub:
             message = self.envelope.up(row.form, row.payload, facts, held_ms)
             if not self.uplink.publish("up/event", message, 1, self._landing()):
                 break
+            if not self._flying:
+                self._landed_ms = now
             self._flying += 1
             self._asked()
             queue.sent(row, now)
@@ -358,12 +370,14 @@ class Hub:
         def landed() -> None:
             if epoch == self._epoch:
                 self._flying -= 1
+                self._landed_ms = self.clock.now_ms()
                 self._work_wake.set()
 
         return landed
 
     async def _send(self) -> None:
         """What is due again, and what found no place in the broker's window."""
+        looked_ms = self.clock.now_ms()
         while True:
             self._pump()
             self.notifier.beat("sender")
@@ -374,6 +388,11 @@ class Hub:
                     await self._work_wake.wait()
             self._work_wake.clear()
             self._check_proof()
+            if self.clock.now_ms() - looked_ms >= 1000:
+                looked_ms = self.clock.now_ms()
+                if self._flying and self.uplink.ready and looked_ms - self._landed_ms > UNTAKEN_MS:
+                    self.uplink.renew()
+                self._check_alarms()
 
     def _events_first(self) -> bool:
         return not self.uplink.ready or self._flying > 0
@@ -389,6 +408,7 @@ class Hub:
         self._asked_ms = None
         self._epoch += 1
         if ready:
+            self._connected_ms = self.clock.now_ms()
             self._hello()
             self.keeper.queue.hurry(self.clock.now_ms())
             self.spool.connected()
@@ -453,7 +473,7 @@ class Hub:
         self.counters["rejected"] += 1
         self.keeper.retire(badge, ident, (form,))
         if self.second is not None and (badge, ident) not in self._events:
-            self.second.acknowledged(badge, ident)
+            self.second.refused(badge, ident)
         self._pass_on(badge, blob)
 
     def _asked(self) -> None:
@@ -476,6 +496,21 @@ class Hub:
         if proof != self.roster.uplink:
             logger.info("the station %s", "answers" if proof else "does not answer")
             self.roster.said_uplink(proof, bytes((proof,)), link.UPLINK)
+
+    def _check_alarms(self) -> None:
+        """Does the station take alarms? One that answers everything else is as good as none."""
+        asked_ms = self.keeper.queue.unanswered_ms()
+        if asked_ms is None:
+            self.deaf_ms, self._deaf_limit_ms = 0, DEAF_MS
+            return
+        if not self.uplink.ready:
+            return
+        before = self.deaf_ms
+        self.deaf_ms = max(0, self.clock.now_ms() - max(asked_ms, self._connected_ms))
+        if before <= DEAF_MS < self.deaf_ms and self.roster.uplink:
+            logger.warning("an alarm has no receipt for %d s, whatever else the station answers", self.deaf_ms // 1000)
+        if self.deaf_ms > self._deaf_limit_ms and self.uplink.elsewhere():
+            self._deaf_limit_ms = min(2 * self._deaf_limit_ms, DEAF_MOST_MS)
 
     # ------------------------------------------------------------------ about itself
 

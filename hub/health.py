@@ -11,6 +11,7 @@ from hub.reserve import free_bytes
 if TYPE_CHECKING:
     from hub.app import Hub
 
+DEAF_SHOWN_MS = 10_000  # an alarm without receipt that is worth a word: its wearer has felt "not delivered" by then
 BADGES_MAX = 12  # in a message to the station, whose facts have 1,024 bytes
 
 
@@ -103,6 +104,8 @@ def line(hub: Hub) -> str:
         parts.append("the station does not answer")
     if waiting := len(hub.keeper.queue):
         parts.append(f"{waiting} events wait")
+    if hub.deaf_ms > DEAF_SHOWN_MS:
+        parts.append(f"an alarm has no receipt for {hub.deaf_ms // 1000} s")
     if hub.radio.problem:
         parts.append(f"{'radio' if hub.radio.usable else 'no radio'}: {hub.radio.problem}")
     if disk(hub) != "ok":
@@ -140,6 +143,7 @@ def status(hub: Hub) -> dict[str, Any]:
             "connections": hub.uplink.connections,
         },
         "station_answers": hub.roster.uplink,
+        "alarm_unanswered_s": hub.deaf_ms // 1000,
         "clock_synchronised": hub.clock.synchronised(),
         "place_known": hub.location.facts() is not None,
         "location_problem": hub.location.problem,

@@ -29,8 +29,8 @@ RESERVE_S = 10.0  # until it is tried to have a reserve again
 class Keeper:
     """The outbox as the rest of the hub uses it.
 
-    `on_stored(row)` is called when a row is on disk; `on_work()` when there is something to send. `problem` is what
-    is wrong with the disk, or "".
+    `on_stored(row)` is called when a row is on disk; `on_work()` when there is something to send; `on_loaded()`, once,
+    when what an earlier run left behind is in the queue. `problem` is what is wrong with the disk, or "".
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Keeper:
         on_stored: Callable[[Row], None],
         on_work: Callable[[], None],
         reserve: Reserve | None = None,
+        on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self.queue = Queue()
         self.reserve = reserve or Reserve(path.with_name("reserve"))
@@ -49,6 +50,7 @@ class Keeper:
         self._clock = clock
         self._on_stored = on_stored
         self._on_work = on_work
+        self._on_loaded = on_loaded
         self._puts: dict[Key, Row] = {}
         self._deletes: set[Key] = set()
         self._wake = asyncio.Event()
@@ -61,6 +63,7 @@ class Keeper:
         try:
             self.queue.restore(self._outbox.load(), self._clock.now_ms())
             self._loaded = True
+            self._on_loaded()
         except StoreFailed as failed:
             self._failed(failed)
             self._wake.set()
@@ -117,6 +120,7 @@ class Keeper:
         self._loaded = True
         known = [row for row in rows if row.key not in self.queue and row.key not in self._deletes]
         self.queue.restore(known, self._clock.now_ms())
+        self._on_loaded()
         self._on_work()
         return True
 

@@ -33,11 +33,15 @@ _NOT = {0: "not searching", 2: "searching", 3: "refused by the network", 4: "unk
 
 
 class ModemFailed(Exception):
-    """It did not work; the text says what to do. `lasting`: trying again will not help."""
+    """It did not work; the text says what to do. `lasting`: trying again will not help.
 
-    def __init__(self, text: str, lasting: bool = False) -> None:
+    `perhaps`: the message was given to the modem, which did not say what became of it.
+    """
+
+    def __init__(self, text: str, lasting: bool = False, perhaps: bool = False) -> None:
         super().__init__(text)
         self.lasting = lasting
+        self.perhaps = perhaps
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ class Modem:
         return Report(self._signal(), self._network())
 
     def send(self, number: str, text: Text) -> None:
-        """One message; returns when the network has taken it. Call check() before."""
+        """One message; returns when the network has taken it. Call check() before.
+
+        Raises ModemFailed, and says when the network may have taken it all the same.
+        """
         self.command("AT+CMGF=1")
         self.command(f'AT+CSCS="{text.charset}"')
         self.command(f"AT+CSMP=17,167,0,{text.coding}")  # no status report, valid for a day, this alphabet
@@ -98,10 +105,17 @@ class Modem:
             self._write(b"\x1b")  # leave the prompt, wherever it is
             raise ModemFailed(f"{self._name}: does not ask for the text")
         self._write(text.data + b"\x1a")
-        found = self._until(lambda line: line.startswith("+CMGS:"), SEND_S)
+        try:
+            found = self._until(lambda line: line.startswith("+CMGS:"), SEND_S)
+        except ModemFailed as problem:
+            refused = "ERROR" in str(problem)
+            raise ModemFailed(str(problem), perhaps=not refused) from problem
         if not found:
-            raise ModemFailed(f"{self._name}: the network did not take the message within {SEND_S:g} s")
-        self._until(lambda line: line == "OK", ANSWER_S)
+            raise ModemFailed(
+                f"{self._name}: does not say within {SEND_S:g} s whether the network took the message", perhaps=True
+            )
+        with contextlib.suppress(ModemFailed):  # the network has it, whatever the modem does now
+            self._until(lambda line: line == "OK", ANSWER_S)
 
     def command(self, command: str, seconds: float = ANSWER_S) -> list[str]:
         """Send a command and give the lines before its OK."""

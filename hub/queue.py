@@ -27,6 +27,7 @@ class _Waiting:
     row: Row
     next_ms: int
     sent: int = 0
+    asked_ms: int | None = None  # when it was sent for the first time, also by an earlier copy
 
 
 @dataclass(slots=True)
@@ -66,8 +67,9 @@ class Queue:
 
     def add(self, row: Row, now_ms: int) -> Added:
         """Put a row in the queue, due now; it replaces an earlier copy."""
-        added = Added(row.key not in self._rows)
-        self._rows[row.key] = _Waiting(row, now_ms)
+        earlier = self._rows.get(row.key)
+        added = Added(earlier is None)
+        self._rows[row.key] = _Waiting(row, now_ms, asked_ms=earlier.asked_ms if earlier else None)
         if added.new:
             if row.form == relay.BEACON:
                 beacons = [w.row for w in self._rows.values() if w.row.form == relay.BEACON]
@@ -104,6 +106,8 @@ class Queue:
         waits = RESEND_ALARM_MS if alarm else RESEND_MS
         waiting.next_ms = now_ms + waits[min(waiting.sent, len(waits) - 1)]
         waiting.sent += 1
+        if waiting.asked_ms is None:
+            waiting.asked_ms = now_ms
         self._out.append((now_ms, row.key))
 
     def out(self, now_ms: int) -> int:
@@ -115,6 +119,22 @@ class Queue:
         while self._out and (now_ms - self._out[0][0] >= OUT_MS or self._out[0][1] not in self._rows):
             self._out.popleft()
         return sum(key in self._rows for _, key in self._out)
+
+    def unanswered_ms(self) -> int | None:
+        """When the alarm that has been sent in vain for longest was first sent; None when there is none.
+
+        Events of sessions alone: what is heard as a beacon may be forged, and have no answer for that.
+        """
+        return min(
+            (
+                w.asked_ms
+                for w in self._rows.values()
+                if w.asked_ms is not None
+                and w.row.form == relay.EVENT
+                and kinds.priority(w.row.kind) == kinds.PRIORITY_ALARM
+            ),
+            default=None,
+        )
 
     def hurry(self, now_ms: int) -> None:
         """The way to the station is open again: everything is due now."""

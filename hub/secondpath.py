@@ -1,10 +1,15 @@
 """The second path: an alarm that the station has not acknowledged in time goes to the agreed numbers as a text message.
 
-Rules. One alarm, one message to each number. What came in a badge's own session is told as it is; what was heard by
-beacon alone is marked unverified, because whoever stole a group key can make a beacon that routes, and it has a small
-budget of its own, which forgeries may use up without touching anybody's true alarm. Alarms of one badge within ten
-minutes are one matter. What is sent is noted on disk before and after, so that a hub that was killed in between sends
-again, marked, rather than never. The station is told by a row of the outbox.
+Rules. One alarm, one message to each number. While the station has not answered and nobody could be told, it is tried
+again for ever, once a minute: where there is no network now there may be one when somebody carries the hub to the road.
+Only what was told counts: an alarm is the same matter as another of its badge within ten minutes, or over the budget,
+because of messages that the network took, never because of one that nobody got.
+
+What came in a badge's own session is told as it is; what was heard by beacon alone is marked unverified, because
+whoever stole a group key can make a beacon that routes. It has a small budget of its own, and nothing that is forged
+counts against a true event: not its matter, not its budget, not its identity. What is sent is noted on disk before and
+after, so that a hub that was killed in between sends again, marked, rather than never. The station is told by a row of
+the outbox.
 
 A duress cannot come this way: a hub does not know it from the check-in that it imitates.
 """
@@ -31,14 +36,16 @@ from protocol import ident, kinds, relay
 logger = logging.getLogger("hub.secondpath")
 
 KINDS = frozenset(kinds.ALARMS)
-ONE_MATTER_MS = 600_000  # alarms of one badge within this time are told once
-RETRY_MS = (5_000, 10_000, 20_000, 60_000)  # after a message that the network refused; the last one repeated
-TRIES = 10
+ONE_MATTER_MS = 600_000  # alarms that a badge raised within this time are told once
+RETRY_MS = (5_000, 10_000, 20_000, 60_000)  # after a message that was not taken; the last one repeated
+TRIES = 10  # for the other numbers once somebody was told: the network is there, so they are at fault
+PERHAPS_MS = 600_000  # between more than TRIES messages that the network may have taken without saying so
 CHECK_MS = 600_000  # how often the modem is looked at while nothing happens
 HOUR_MS = 3_600_000
-VERIFIED_PER_HOUR = 30  # of all badges; each badge has 6
-BADGE_PER_HOUR = 6
-UNVERIFIED_PER_HOUR = 4  # of all badges whose boot has never proved itself; each badge has 1
+# how sure it is whose alarm it was: a beacon; a beacon of a boot that has proved itself, which whoever holds a group
+# key can read and imitate; an event of a session. Each has budgets an hour of its own: of all badges, of each badge
+STRANGE, TRUSTED, VERIFIED = range(3)
+PER_HOUR = {STRANGE: (4, 1), TRUSTED: (30, 6), VERIFIED: (30, 6)}
 PENDING_MAX = 256
 DONE_MAX = 512
 
@@ -71,10 +78,37 @@ class _Waiting:
     cancelled: bool = False
     tries: int = 0
     next_ms: int = 0
-    numbers: dict[str, str] = field(default_factory=dict)  # number -> trying, sent
-    again: bool = False  # interrupted in the middle of a sending
+    # number -> "trying", "sent", or "unverified" when it took a message that says so
+    numbers: dict[str, str] = field(default_factory=dict)
+    again: bool = False  # interrupted in the middle of a sending, or it was not said what became of it
     waited_ms: int | None = None  # until the first message was taken
     reported: bool = False
+    rest: int = 0  # tries for the other numbers since one took it
+    perhaps: int = 0  # messages of which nobody knows whether they were taken
+    counted: int = -1  # the rank under whose budget it was told
+    over: bool = False  # the budget is used up, and that was said
+
+    @property
+    def rank(self) -> int:
+        """STRANGE, TRUSTED or VERIFIED."""
+        return _rank(self.verified, self.trusted)
+
+    @property
+    def took(self) -> int:
+        """How many numbers took a message."""
+        return sum(state in ("sent", "unverified") for state in self.numbers.values())
+
+    def has(self, number: str) -> bool:
+        """Whether a number needs no more: it took what is true now."""
+        state = self.numbers.get(number)
+        return state == "sent" or (state == "unverified" and not self.verified)
+
+    def known(self) -> dict[str, Any]:
+        """What outlives a kill."""
+        return {
+            "badge": self.badge, "ident": self.ident.hex(), "numbers": self.numbers, "waited": self.waited_ms,
+            "since": self.since_ms, "trusted": self.trusted, "again": self.again, "counted": self.counted,
+        }  # fmt: skip
 
 
 class SecondPath:
@@ -95,14 +129,20 @@ class SecondPath:
         self.problem = ""
         self.report: Report | None = None
         self._setup = setup
+        self._after_ms = setup.after_ms
         self._path = folder / "sms.json"
         self._clock = clock
         self._told = told
         self._modem = modem or (lambda: Modem(setup.port, setup.baud, setup.pin, folder / REFUSED))
         self._waiting: dict[Key, _Waiting] = {}
-        self._done: dict[Key, int] = {}  # acknowledged, or sent: never again
-        self._interrupted: dict[Key, tuple[dict[str, str], int | None]] = {}
-        self._sent_ms: dict[tuple[int, bool], deque[int]] = {}
+        # acknowledged, or told: never again. False: only by beacon, and an event with this identity is still told
+        self._done: dict[Key, bool] = {}
+        self._interrupted: dict[Key, dict[str, Any]] = {}
+        # badge (0: all), rank -> when a message was taken, and when its alarm was raised
+        self._sent_ms: dict[tuple[int, int], deque[tuple[int, int]]] = {}
+        self._at: _Waiting | None = None  # the one that is being told
+        self._fit = False  # whether the modem was ready when it was last asked to send
+        self._warned_ms = -HOUR_MS
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "modem")
         self._load()
@@ -120,38 +160,61 @@ class SecondPath:
                     other.cancelled = True
             return
         key = (badge, name)
-        if kind not in KINDS or key in self._done:
+        if kind not in KINDS or (key in self._done and (self._done[key] or not verified)):
             return
         waiting = self._waiting.get(key)
         if waiting is not None:
-            waiting.verified = waiting.verified or verified
             waiting.place = waiting.place or place
+            waiting.trusted = waiting.trusted or trusted
+            if verified and not waiting.verified:
+                waiting.verified, waiting.over, waiting.rest = True, False, 0
+                waiting.next_ms = min(waiting.next_ms, max(self._clock.now_ms(), waiting.since_ms + self._after_ms))
+                self._wake.set()
             return
         if len(self._waiting) >= PENDING_MAX:
-            lesser = next((k for k, w in self._waiting.items() if not w.verified and not w.numbers), None)
+            lesser = self._lesser(_rank(verified, trusted))
             if lesser is None:
-                if not verified:
-                    return
-                lesser = next(iter(self._waiting))
-            del self._waiting[lesser]
+                return
+            self._finish(self._waiting.pop(lesser))
             self.counters["too_many"] += 1
         since = self._clock.now_ms() if since_ms is None else since_ms
-        made = _Waiting(badge, name, kind, since, place, verified, trusted, next_ms=since + self._setup.after_ms)
+        made = _Waiting(badge, name, kind, since, place, verified, trusted)
         if key in self._interrupted:
-            made.numbers, made.waited_ms = self._interrupted.pop(key)
-            made.again = "trying" in made.numbers.values()
+            _restore(made, self._interrupted.pop(key))
+        made.next_ms = made.since_ms + self._after_ms
         self._waiting[key] = made
         self._wake.set()
 
+    def _lesser(self, rank: int) -> Key | None:
+        """Which alarm makes room for one of this rank: the least sure, else one of the badge that has the most."""
+        for lower in range(min(rank, TRUSTED) + 1):
+            for key, waiting in self._waiting.items():
+                if waiting.rank == lower and not waiting.numbers:
+                    return key
+        if rank < VERIFIED:
+            return None
+        most, _ = Counter(badge for badge, _ in self._waiting).most_common(1)[0]
+        # its first tells since when, and its latest where
+        return [key for key in self._waiting if key[0] == most][:2][-1]
+
     def acknowledged(self, badge: int, name: bytes) -> None:
-        """The station has it, or has refused it: nothing more is sent."""
-        key = (badge, name)
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            # a report of what was sent so far is due even when the station came back in between
-            self._finish(waiting)
-            self._waiting.pop(key, None)
-        self._remember(key)
+        """The station has it: nothing more is sent."""
+        self._answered((badge, name))
+        self._remember((badge, name), True)
+
+    def refused(self, badge: int, name: bytes) -> None:
+        """The station cannot verify what a beacon said: a forged one may have the identity of a true event."""
+        waiting = self._waiting.get((badge, name))
+        if waiting is None or not waiting.verified:
+            self._answered((badge, name))
+            self._remember((badge, name), False)
+
+    def _answered(self, key: Key) -> None:
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None and waiting is not self._at:
+            # a report of what was sent so far is due even when the station came back in between, and also that it
+            # was tried for nothing; what is being sent in this moment is told when that is over
+            self._finish(waiting, always=waiting.tries > 0)
 
     @property
     def pending(self) -> int:
@@ -163,10 +226,14 @@ class SecondPath:
         checked = float("-inf")
         while True:
             now = self._clock.now_ms()
-            due = [w for w in list(self._waiting.values()) if w.next_ms <= now]
-            for waiting in sorted(due, key=lambda w: (not w.verified, w.since_ms)):
-                if (waiting.badge, waiting.ident) in self._waiting:
-                    await self._tell(waiting)
+            due = [w for w in self._waiting.values() if w.next_ms <= now]
+            if due:
+                # one at a time: a true alarm that comes meanwhile goes first, before those that were tried in vain,
+                # and these take turns, however long the network keeps the modem waiting
+                turn = min(due, key=lambda w: (-w.rank, w.tries > 0, w.next_ms))
+                of_badge = (w for w in due if (w.badge, w.rank) == (turn.badge, turn.rank))
+                await self._tell(min(of_badge, key=lambda w: w.since_ms))
+                continue
             if not self._waiting and now - checked >= CHECK_MS:
                 checked = now
                 await self._look()
@@ -183,62 +250,112 @@ class SecondPath:
     # ------------------------------------------------------------------ sending
 
     async def _tell(self, waiting: _Waiting) -> None:
+        """Try every number that needs a message; afterwards the alarm is done, or has a time to try again."""
         key = (waiting.badge, waiting.ident)
-        if not waiting.numbers and not self._allowed(waiting):
-            del self._waiting[key]
-            self._remember(key)
+        begun = any(state in ("trying", "sent") for state in waiting.numbers.values())
+        if not begun and (why := self._against(waiting)):
+            self._hold_back(waiting, why)
             return
-        loop = asyncio.get_running_loop()
-        text = self._text(waiting)
-        problem: ModemFailed | None = None
-        for number in self._setup.numbers:
-            if waiting.numbers.get(number) == "sent":
-                continue
-            if key not in self._waiting:
-                self._finish(waiting)
-                return  # the station has it meanwhile: the others need not be alarmed
-            before = waiting.numbers.get(number)
-            waiting.numbers[number] = "trying"
-            self._save()
-            try:
-                await loop.run_in_executor(self._thread, self._hand_over, number, text)
-            except ModemFailed as failed:
-                problem = failed
-                waiting.numbers[number] = before or "failed"
-                self._save()
-                continue
-            waiting.numbers[number] = "sent"
-            if waiting.waited_ms is None:
-                waiting.waited_ms = max(0, self._clock.now_ms() - waiting.since_ms)
-            self.counters["sent"] += 1
-            self._save()
-        waiting.tries += 1
-        left = [n for n in self._setup.numbers if waiting.numbers.get(n) != "sent"]
-        if problem is not None:
+        self._at = waiting
+        try:
+            problem = await self._try(waiting)
+        finally:
+            self._at = None
+        if problem is None:
+            self.problem = ""
+        else:
             logger.log(logging.DEBUG if str(problem) == self.problem else logging.WARNING, "modem: %s", problem)
             self.problem = str(problem)
-        else:
-            self.problem = ""
-        if not left or waiting.tries >= TRIES or (problem is not None and problem.lasting):
+        waiting.tries += 1
+        left = [number for number in self._setup.numbers if not waiting.has(number)]
+        if len(left) < len(self._setup.numbers):
+            waiting.rest += 1
+        if self._waiting.get(key) is not waiting:
+            # the station has it meanwhile
+            self._finish(waiting, always=True)
+        elif not left or waiting.rest > TRIES:
             logger.warning(
                 "badge %d: no answer of the station; told %d of %d agreed numbers by text message",
                 waiting.badge, len(self._setup.numbers) - len(left), len(self._setup.numbers),
             )  # fmt: skip
-            self._finish(waiting, always=True)
-            self._waiting.pop(key, None)
-            self._remember(key)
-            self._save()
+            self._finish(waiting)
+            del self._waiting[key]
+            self._remember(key, waiting.verified)
         else:
-            waiting.next_ms = self._clock.now_ms() + RETRY_MS[min(waiting.tries - 1, len(RETRY_MS) - 1)]
+            self._later(waiting, problem is not None and problem.lasting)
+            if not self._fit:
+                # the others that are due would find the modem as it is
+                now = self._clock.now_ms()
+                for other in self._waiting.values():
+                    if other.next_ms <= now and other.rank <= waiting.rank:
+                        other.tries += 1
+                        self._later(other)
+        self._save()
+
+    async def _try(self, waiting: _Waiting) -> ModemFailed | None:
+        """One message to each number that needs one. What went wrong last, if anything."""
+        key = (waiting.badge, waiting.ident)
+        problem: ModemFailed | None = None
+        for number in self._setup.numbers:
+            if waiting.has(number):
+                continue
+            if self._waiting.get(key) is not waiting:
+                break  # the station has it meanwhile: the others need not be alarmed
+            rank, text = waiting.rank, self._text(waiting)
+            before = waiting.numbers.get(number)
+            waiting.numbers[number] = "trying"
+            self._save()
+            self._fit = False
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._hand_over, number, text)
+            except ModemFailed as failed:
+                problem = failed
+                if failed.perhaps:
+                    waiting.again = True
+                    waiting.perhaps += 1
+                if before is None:
+                    del waiting.numbers[number]
+                else:
+                    waiting.numbers[number] = before
+                self._save()
+                if not self._fit:
+                    break  # nobody else would be reached either
+                continue
+            waiting.numbers[number] = "sent" if rank == VERIFIED else "unverified"
+            self._taken(waiting, rank)
+            self._save()
+        return problem
+
+    def _taken(self, waiting: _Waiting, rank: int) -> None:
+        """The network took a message: now it counts, and there is a network for the others."""
+        now = self._clock.now_ms()
+        self.counters["sent"] += 1
+        if waiting.waited_ms is None:
+            waiting.waited_ms = max(0, now - waiting.since_ms)
+        if rank > waiting.counted:
+            waiting.counted = rank
+            for badge in (waiting.badge, 0):
+                self._times(badge, rank, now).append((now, waiting.since_ms))
+        for other in self._waiting.values():
+            if other is not waiting and other.tries and not other.took and not other.over:
+                other.next_ms = min(other.next_ms, now)
+
+    def _later(self, waiting: _Waiting, lasting: bool = False) -> None:
+        # what needs a technician's hand is looked at again too: he may come
+        wait_ms = RETRY_MS[-1] if lasting else RETRY_MS[min(waiting.tries, len(RETRY_MS)) - 1]
+        if waiting.perhaps > TRIES:
+            wait_ms = PERHAPS_MS
+        waiting.next_ms = self._clock.now_ms() + wait_ms
 
     def _hand_over(self, number: str, text: Text) -> None:
         with self._modem() as modem:
             self.report = modem.check()
+            self._fit = True
             modem.send(number, text)
 
     def _finish(self, waiting: _Waiting, always: bool = False) -> None:
-        """Tell the station by the outbox, once, if anything was sent."""
-        sent = sum(state == "sent" for state in waiting.numbers.values())
+        """Tell the station by the outbox, once, if anything was sent or it should hear of it in any case."""
+        sent = waiting.took
         if waiting.reported or not (sent or always):
             return
         waiting.reported = True
@@ -274,32 +391,46 @@ class SecondPath:
         parts.append(f"Ref {waiting.badge}/{int.from_bytes(boot[:2], 'big')}/{seq}")
         return encode(parts)
 
-    def _allowed(self, waiting: _Waiting) -> bool:
+    def _against(self, waiting: _Waiting) -> str:
+        """Why an alarm may not be told: "one_matter", "over_budget", or "". Only what was told counts."""
         now = self._clock.now_ms()
-        sure = waiting.verified or waiting.trusted
-        mine = self._times(waiting.badge, sure, now)
-        everybody = self._times(0, sure, now)
-        others = list(mine) if sure else [*mine, *self._times(waiting.badge, True, now)]
-        if others and now - max(others) < ONE_MATTER_MS:
-            self.counters["one_matter"] += 1
-            return False
-        if len(mine) >= (BADGE_PER_HOUR if sure else 1) or len(everybody) >= (
-            VERIFIED_PER_HOUR if sure else UNVERIFIED_PER_HOUR
-        ):
-            self.counters["over_budget"] += 1
-            logger.warning("badge %d: over the budget of text messages, not told", waiting.badge)
-            return False
-        mine.append(now)
-        everybody.append(now)
-        return True
+        rank = waiting.rank
+        for surer in range(rank, VERIFIED + 1):
+            for _, since_ms in self._times(waiting.badge, surer, now):
+                if abs(waiting.since_ms - since_ms) < ONE_MATTER_MS:
+                    return "one_matter"
+        all_badges, each = PER_HOUR[rank]
+        full = len(self._times(waiting.badge, rank, now)) >= each or len(self._times(0, rank, now)) >= all_badges
+        return "over_budget" if full else ""
 
-    def _times(self, badge: int, sure: bool, now: int) -> deque[int]:
-        times = self._sent_ms.setdefault((badge, sure), deque())
-        while times and now - times[0] >= HOUR_MS:
+    def _hold_back(self, waiting: _Waiting, why: str) -> None:
+        """One that is told already is done; one that nobody was told of waits for the budget, or to be heard again."""
+        key, now = (waiting.badge, waiting.ident), self._clock.now_ms()
+        if not waiting.over:
+            self.counters[why] += 1
+        if why == "one_matter":
+            self._finish(waiting)
+            del self._waiting[key]
+            self._remember(key, waiting.verified)
+            return
+        if not waiting.over and now - self._warned_ms >= RETRY_MS[-1]:
+            self._warned_ms = now
+            logger.warning("badge %d: over the budget of text messages, not told for now", waiting.badge)
+        if waiting.rank == STRANGE:
+            # kept, the beacons of one evening's forger would be told for days; a true badge is heard again
+            self._finish(waiting)
+            del self._waiting[key]
+            return
+        waiting.over = True
+        waiting.next_ms = now + RETRY_MS[-1]
+
+    def _times(self, badge: int, rank: int, now: int) -> deque[tuple[int, int]]:
+        times = self._sent_ms.setdefault((badge, rank), deque())
+        while times and now - times[0][0] >= HOUR_MS:
             times.popleft()
         if len(self._sent_ms) > PENDING_MAX:
-            for key in [k for k, t in self._sent_ms.items() if not t or now - t[-1] >= HOUR_MS]:
-                if key != (badge, sure):
+            for key in [k for k, t in self._sent_ms.items() if not t or now - t[-1][0] >= HOUR_MS]:
+                if key != (badge, rank):
                     del self._sent_ms[key]
         return times
 
@@ -318,20 +449,24 @@ class SecondPath:
 
     # ------------------------------------------------------------------ what outlives a kill
 
-    def _remember(self, key: Key) -> None:
-        self._done.pop(key, None)
-        self._done[key] = self._clock.now_ms()
+    def _remember(self, key: Key, verified: bool) -> None:
+        verified = self._done.pop(key, False) or verified
+        self._done[key] = verified
         while len(self._done) > DONE_MAX:
-            del self._done[next(iter(self._done))]
+            # what a forger can fill makes room first
+            forged = next((k for k, sure in self._done.items() if not sure), None)
+            del self._done[next(iter(self._done)) if forged is None else forged]
 
     def _save(self) -> None:
-        waiting = [
-            {"badge": w.badge, "ident": w.ident.hex(), "numbers": w.numbers, "waited": w.waited_ms}
-            for w in self._waiting.values()
-            if w.numbers
+        told = [w for w in self._waiting.values() if w.numbers or w.tries]
+        if self._at is not None and self._at not in told:
+            told.append(self._at)
+        waiting = [w.known() for w in told]
+        done = [
+            {"badge": badge, "ident": name.hex(), "verified": self._done[(badge, name)]}
+            for badge, name in list(self._done)[-64:]
         ]
-        done = [{"badge": badge, "ident": name.hex()} for badge, name in list(self._done)[-64:]]
-        spent = [[badge, sure, at] for (badge, sure), times in self._sent_ms.items() for at in times]
+        spent = [[badge, rank, at, since] for (badge, rank), times in self._sent_ms.items() for at, since in times]
         text = json.dumps({"run": self._clock.run, "waiting": waiting, "done": done, "spent": spent})
         with contextlib.suppress(OSError):  # a full disk delays nobody's help
             write_private(self._path, text.encode())
@@ -339,18 +474,21 @@ class SecondPath:
     def _load(self) -> None:
         try:
             stored = json.loads(self._path.read_bytes())
+            same = stored["run"] == self._clock.run and bool(self._clock.run)
             for entry in stored["waiting"]:
-                key = (int(entry["badge"]), bytes.fromhex(entry["ident"]))
-                waited = entry["waited"]
-                self._interrupted[key] = (
-                    {str(n): str(s) for n, s in entry["numbers"].items()},
-                    None if waited is None else int(waited),
-                )
+                known = {
+                    "numbers": {str(number): str(state) for number, state in entry["numbers"].items()},
+                    "waited": None if entry["waited"] is None else int(entry["waited"]),
+                    "since": int(entry["since"]) if same else None,
+                    "trusted": bool(entry["trusted"]),
+                    "again": bool(entry["again"]),
+                    "counted": int(entry["counted"]),
+                }
+                self._interrupted[(int(entry["badge"]), bytes.fromhex(entry["ident"]))] = known
             for entry in stored["done"]:
-                self._done[(int(entry["badge"]), bytes.fromhex(entry["ident"]))] = 0
-            if stored["run"] == self._clock.run:
-                for badge, sure, at in stored["spent"]:
-                    self._sent_ms.setdefault((int(badge), bool(sure)), deque()).append(int(at))
+                self._done[(int(entry["badge"]), bytes.fromhex(entry["ident"]))] = bool(entry["verified"])
+            for badge, rank, at, since in stored["spent"] if same else ():
+                self._sent_ms.setdefault((int(badge), int(rank)), deque()).append((int(at), int(since)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
 
@@ -358,12 +496,28 @@ class SecondPath:
         """After a restart: alarms that wait (badge, identity, kind, place, verified, since), and what was sent."""
         for badge, name, kind, place, verified, since_ms in rows:
             self.alarm(badge, name, kind, place, verified, False, since_ms)
-        for (badge, name), (numbers, waited) in self._interrupted.items():
+        for (badge, name), known in self._interrupted.items():
             # the station has the alarm itself; that it was told by message it may not know
-            gone = _Waiting(badge, name, kinds.SOS, 0, None, True, False, numbers=numbers, waited_ms=waited)
+            verified = "sent" in known["numbers"].values()
+            gone = _restore(_Waiting(badge, name, kinds.SOS, 0, None, verified, False), known)
             self._finish(gone)
-            self._remember((badge, name))
+            if gone.took:  # else its badge may say it again: an outbox that cannot be read looks the same
+                self._remember((badge, name), verified)
         self._interrupted.clear()
+
+
+def _restore(waiting: _Waiting, known: dict[str, Any]) -> _Waiting:
+    """What was known of an alarm before a restart. Its copy in the outbox may be younger than the alarm."""
+    waiting.numbers, waiting.waited_ms, waiting.counted = known["numbers"], known["waited"], known["counted"]
+    waiting.trusted = waiting.trusted or known["trusted"]
+    waiting.again = known["again"] or "trying" in waiting.numbers.values()
+    if known["since"] is not None:
+        waiting.since_ms = min(waiting.since_ms, known["since"])
+    return waiting
+
+
+def _rank(verified: bool, trusted: bool) -> int:
+    return VERIFIED if verified else TRUSTED if trusted else STRANGE
 
 
 def _age(seconds: float) -> str:

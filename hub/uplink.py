@@ -172,6 +172,12 @@ class Uplink:
         self._ended.set()
         return True
 
+    def renew(self) -> None:
+        """The broker keeps the connection and takes nothing: connect anew, to the other one if there is one."""
+        if self.ready and not self.elsewhere():
+            self._ended.set()
+        self.problem = "takes no message, though it keeps the connection"
+
     def _deny(self, what: str) -> None:
         if self.denied != what:
             logger.warning("broker %s:%d: its rules do not let this hub %s", self.broker.host, self.broker.port, what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from neighbours import GROUP, Badge
 
 from hub import beacons
-from hub.app import Hub
+from hub.app import DEAF_MS, Hub
 from hub.beacons import Listener
 from hub.bumble_backend import REMEMBERED, BumbleScanner, _parse
 from hub.clock import Clock
@@ -23,6 +24,8 @@ from hub.contact import Contact, Purpose
 from hub.envelope import Envelope
 from hub.identity import Identity
 from hub.location import Location, Nmea
+from hub.outbox import Row
+from hub.queue import Queue
 from protocol import beacon, kinds, link, relay
 from protocol.beacon import Group, seal_beacon
 from protocol.events import Event
@@ -338,3 +341,36 @@ def test_messages_that_are_cut_or_repeated_are_counted() -> None:
     assert len(taken) == 1
     assert heard == []
     assert made.counters() == {"forged": 0, "replayed": 0, "malformed": 0}
+
+
+def test_a_station_that_answers_all_but_alarms_is_left_for_another_and_less_and_less_often() -> None:
+    now, left, moves = 0, 2, []
+    hub, _ = half_a_hub()
+    queue = Queue()
+    hub.keeper.queue = queue
+    hub.clock = SimpleNamespace(now_ms=lambda: now)
+    hub.roster.uplink = True
+    hub.deaf_ms, hub._deaf_limit_ms, hub._connected_ms = 0, DEAF_MS, 0
+
+    def elsewhere() -> bool:
+        if left:
+            moves.append(now)
+            hub._connected_ms = now
+        return bool(left)
+
+    hub.uplink = SimpleNamespace(ready=True, elsewhere=elsewhere)
+    row = Row(1, bytes(8), relay.EVENT, 1, kinds.SOS, b"", "{}", 0, "")
+    queue.add(row, 0)
+    for now in range(0, 1_500_000, 1000):
+        if now % 5000 == 0:
+            queue.sent(row, now)
+        Hub._check_alarms(hub)
+    gaps = [later - earlier for earlier, later in pairwise([0, *moves])]
+    assert gaps == [31_000, 61_000, 121_000, 241_000, 481_000]
+    left = 0  # there is no second broker: said, and no more
+    for now in range(1_500_000, 2_200_000, 1000):  # noqa: B007 - the clock
+        Hub._check_alarms(hub)
+    assert hub.deaf_ms >= 690_000
+    queue.retire(1, bytes(8))
+    Hub._check_alarms(hub)
+    assert (hub.deaf_ms, hub._deaf_limit_ms) == (0, DEAF_MS)

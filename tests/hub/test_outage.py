@@ -11,11 +11,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from neighbours import until
 from pocket import Pocket, free_of_errors, pocket
 
+import station.ingest.worker as ingest
 from hub.outbox import Row
 from hub.queue import ROWS_MAX, Queue
 from protocol import kinds, relay
@@ -190,3 +192,59 @@ def test_a_disk_that_sound_has_filled_still_stores_alarms(tmp_path: Path) -> Non
     assert said["held"] == 300, said
     assert said["more"] == 0, "no sound is stored while the reserve is given"
     assert not said["reserve"]
+
+
+def test_a_broker_through_which_no_alarm_is_answered_is_left_though_all_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = True
+
+    def heard(topic: str, payload: bytes) -> bool:
+        if not deaf or not topic.endswith("/up/event"):
+            return True
+        up = relay.unpack_up(lambda _signature, _text: True, payload)
+        return up.type == relay.EVENT and relay.unpack_event(up.payload)[1] not in kinds.ALARMS
+
+    real_take, real_handle = vars(ingest)["take"], vars(ingest)["handle"]
+
+    def take(core: Any, messages: Any, go_on: Any) -> int:
+        some = [message for message in messages if heard(*message)]
+        return len(messages) if not some or real_take(core, some, go_on) == len(some) else 0
+
+    def handle(core: Any, topic: str, payload: bytes) -> None:
+        if heard(topic, payload):
+            real_handle(core, topic, payload)
+
+    monkeypatch.setattr(ingest, "take", take)
+    monkeypatch.setattr(ingest, "handle", handle)
+
+    async def story(chain: Pocket) -> None:
+        nonlocal deaf
+        await chain.kill()
+        # the same broker by another way
+        text = chain.config.read_text()
+        chain.config.write_text(text.replace("[mqtt]\n", f'[mqtt]\nfallback = "127.0.0.1:{chain.broker_port}"\n'))
+        await chain.start_hub()
+        badge = chain.badges[0]
+        await until(lambda: badge.established, 10, "a session")
+        alarm = badge.raise_event(kinds.SOS)
+        await until(lambda: alarm in badge.held, 10, "held")
+        for _ in range(6):
+            assert (await chain.status())["broker"]["connections"] == 1
+            chain.move_clock(5)
+            other = badge.raise_event(kinds.BATTERY)
+            await until(lambda other=other: other in badge.receipted, 10, "what is no alarm is answered")  # type: ignore[misc]
+        assert (await chain.status())["alarm_unanswered_s"] >= 29
+        chain.move_clock(2)
+        await chain.until_status(lambda status: status["broker"]["connections"] == 2, "the other broker")
+        chain.gate.close()
+        deaf = False
+        await until(lambda: alarm in badge.receipted, 10, "an answer by the other way")
+        await chain.until_status(lambda status: status["alarm_unanswered_s"] == 0, "all is well")
+
+    async def run() -> None:
+        async with pocket(tmp_path, 1) as chain:
+            await story(chain)
+        assert free_of_errors(tmp_path / "hub.log") == []
+
+    asyncio.run(run())

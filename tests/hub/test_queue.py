@@ -97,3 +97,19 @@ def test_rows_of_an_earlier_run_keep_their_order(order: list[int]) -> None:
     queue.restore(rows, 50)
     newest = put(queue, 100, kinds.SOS, 50)
     assert [row.position for row in queue.due(50, 100)] == [1, 2, 3, 4, 5, 6, 7, newest.position]
+
+
+def test_an_alarm_that_is_sent_in_vain_is_known_since_its_first_sending_whatever_copies_come() -> None:
+    queue = Queue()
+    for number, (kind, form) in enumerate(((kinds.BATTERY, relay.EVENT), (kinds.SOS, relay.BEACON)), 1):
+        queue.sent(put(queue, number, kind, form=form), 100)
+    assert queue.unanswered_ms() is None, "a forged beacon may have no answer, and what is no alarm may wait"
+    alarm = put(queue, 3, kinds.SOS)
+    assert queue.unanswered_ms() is None, "not sent"
+    queue.sent(alarm, 1000)
+    queue.sent(put(queue, 3, kinds.SOS, 3000), 3000)
+    queue.hurry(4000)
+    queue.sent(put(queue, 4, kinds.SOS, 5000), 5000)
+    assert queue.unanswered_ms() == 1000
+    queue.retire(1, (3).to_bytes(8, "big"))
+    assert queue.unanswered_ms() == 5000

@@ -88,6 +88,7 @@ class Hole:
     def __init__(self) -> None:
         self.port = 0
         self.taken = 0
+        self.mute = False  # no PUBACK either
         self._server: asyncio.Server | None = None
 
     async def open(self) -> Hole:
@@ -124,6 +125,8 @@ class Hole:
             return bytes((0xD0, 0))
         if kind == 3 and head >> 1 & 3:  # PUBLISH that wants to be acknowledged
             self.taken += 1
+            if self.mute:
+                return b""
             at = 2 + int.from_bytes(body[:2], "big")
             return bytes((0x40, 2)) + body[at : at + 2]
         return b""
@@ -152,6 +155,31 @@ def test_a_broker_that_takes_everything_and_passes_nothing_on_is_seen_through_an
             await until(lambda: {alarm, note} <= badge.receipted, 10, "both at the station")
             tally = await chain.settled()
             assert tally.clean, str(tally)
+        hole.close()
+
+    asyncio.run(story())
+    assert free_of_errors(tmp_path / "hub.log") == []
+
+
+def test_a_broker_that_answers_pings_and_takes_nothing_is_left_before_it_holds_every_alarm_up(tmp_path: Path) -> None:
+    async def story() -> None:
+        hole = await Hole().open()
+        hole.mute = True
+        async with pocket(tmp_path, 1) as chain:
+            (badge,) = chain.badges
+            await chain.settled()
+            chain.gate.close()
+            chain.gate.to, chain.gate.open = hole.port, True
+            await chain.until_status(lambda s: s["broker"]["connections"] == 2, "the broker that is none")
+            alarm = badge.raise_event(kinds.SOS)
+            await until(lambda: hole.taken >= 2, 5, "sent")
+            chain.gate.to = chain.broker_port  # for the next connection; this one lives
+            chain.move_clock(20)
+            await asyncio.sleep(0.3)
+            assert (await chain.status())["broker"]["connections"] == 2, "a slow one is given its time"
+            chain.move_clock(11)
+            await until(lambda: alarm in badge.receipted, 10, "an answer on a new connection")
+            assert (await chain.settled()).clean
         hole.close()
 
     asyncio.run(story())

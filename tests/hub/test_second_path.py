@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +11,13 @@ import modem_emulator
 import pytest
 from neighbours import until
 from pocket import Pocket, free_of_errors, pocket
-from pocket_hub import MESSAGE_POINTS, MovedClock
+from pocket_hub import MESSAGE_POINTS
+from second_path_bench import NUMBERS, PLACE, Bench, play
 from sqlalchemy import select
 
-from hub.secondpath import ONE_MATTER_MS, SecondPath, Setup
+from hub.secondpath import ONE_MATTER_MS
 from protocol import ident, kinds, relay
 from station.model import Alarm, Entry
-
-NUMBERS = ("+441632960001", "+441632960002")
-PLACE = {"lat": 52.9225, "lon": -1.4746, "age": 100.0, "source": "nmea", "accuracy": 10.0}
-
-
-class Bench:
-    """A second path whose clock is in the test's hand, and its modem."""
-
-    def __init__(self, folder: Path) -> None:
-        self.modem = modem_emulator.Modem()
-        self.clock = MovedClock()
-        self.clock.moved_ms = 0
-        self.folder = folder
-        self.told: list[tuple[int, bytes, int, int, int, int]] = []
-        self.second = self.start()
-        self.boot = ident.boot_bytes(7, os.urandom(4))
-
-    def start(self) -> SecondPath:
-        """As after a start of the hub."""
-        setup = Setup(self.modem.port, NUMBERS, {12: "Cllr A. Example"})
-        return SecondPath(
-            setup, self.folder, self.clock, lambda *told: self.told.append(relay.unpack_second_path(told[2]))
-        )
-
-    def alarm(
-        self, number: int, badge: int = 12, verified: bool = True, kind: int = kinds.SOS, trusted: bool = False
-    ) -> bytes:
-        """An event of a badge."""
-        name = ident.pack(self.boot, number)
-        self.second.alarm(badge, name, kind, PLACE, verified, trusted)
-        return name
-
-    async def later(self, seconds: float) -> None:
-        """Time passes, and what is due is done."""
-        self.clock.moved_ms += int(seconds * 1000)
-        self.second._wake.set()
-        await asyncio.sleep(0.05)
-        await until(lambda: not any(w.next_ms <= self.clock.now_ms() for w in self.second._waiting.values()), 20)
-
-    @property
-    def texts(self) -> list[str]:
-        """What was sent to the first number."""
-        return [text for number, text in self.modem.sent if number == NUMBERS[0]]
 
 
 @pytest.fixture
@@ -68,19 +25,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.modem.close()
-
-
-def play(bench: Bench, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def run() -> None:
-        task = asyncio.create_task(bench.second.run())
-        await story()
-        task.cancel()
-        await asyncio.wait({task})
-        bench.second.close()
-        if not task.cancelled() and (problem := task.exception()):
-            raise problem
-
-    asyncio.run(run())
 
 
 def test_everybody_agreed_is_told_once_with_kind_label_place_and_age(bench: Bench) -> None:
@@ -204,17 +148,6 @@ def test_a_network_that_refuses_is_asked_again_and_nobody_is_told_twice(bench: B
         assert [number for number, _ in bench.modem.sent] == [NUMBERS[1], NUMBERS[0]]
         assert bench.told[0][3:5] == (2, 2)
         assert bench.second.problem == ""
-
-    play(bench, story)
-
-
-def test_a_modem_that_never_works_is_given_up_and_the_station_is_told_that_too(bench: Bench) -> None:
-    async def story() -> None:
-        bench.modem.pin = "1234"
-        bench.alarm(1)
-        await bench.later(16)
-        assert "asks for its PIN" in bench.second.problem
-        assert bench.told[0][3:5] == (2, 0)
 
     play(bench, story)
 
