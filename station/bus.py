@@ -249,7 +249,7 @@ class Bus:
                 with self._lock:
                     wrong = "" if self._stopping else self._wrong()
                     if wrong:
-                        self._complain(f"{wrong}; connecting anew")
+                        self._complain(wrong)
                         self._again()
                 self._say_retained()
             except Exception:
