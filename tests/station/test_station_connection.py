@@ -72,7 +72,7 @@ class Broker:
         """What the broker keeps on a topic."""
         got: list[bytes] = []
         radio = mqtt.Client(CallbackAPIVersion.VERSION2)
-        radio.on_message = lambda _client, _data, message: got.append(message.payload)
+        radio.on_message = lambda _client, _data, message: got.append(bytes(message.payload))
         radio.connect("127.0.0.1", self.port)
         radio.loop_start()
         radio.subscribe(topic, 1)
