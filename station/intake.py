@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import delete
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from station.clock import Clock
 from station.model import Meta, Supervision
@@ -29,7 +30,20 @@ QUIET_S = 5.0  # an alarm without a receipt comes every 4 s: none was refused fo
 CALM_S = 60.0  # twice the longest pause between two sendings of what has no receipt
 STUCK_S = 10.0  # a message takes milliseconds; SQLite waits 5 s for another process
 
+# what is wrong with one message; every other error of the database is likely to meet the next message as well
+_ITS_OWN = (IntegrityError, DataError)
+
 Json = dict[str, Any]
+
+
+def refuses(error: Exception) -> bool:
+    """Whether the database as a whole is at fault: full, locked, damaged, away, or no connection free."""
+    return isinstance(error, DBAPIError | NoConnection) and not isinstance(error, _ITS_OWN)
+
+
+def reason(error: Exception) -> str:
+    """What the database said, without the statement and what it is about."""
+    return str(getattr(error, "orig", error))
 
 
 class Intake:
@@ -69,8 +83,8 @@ class Intake:
         """What is wrong, as an open entry of supervision; None while all is well."""
         with self._lock:
             if self._since is not None:
-                text = f"{self._text}; {self._given_up} messages were given up, and hubs repeat them"
-                return _entry(self._since, None, text)
+                more = f"; {self._given_up} messages were given up, and hubs repeat them" if self._given_up else ""
+                return _entry(self._since, None, self._text + more)
             begun = self._begun
         waited = 0.0 if begun is None else self.timer() - begun
         if waited <= STUCK_S:
@@ -86,32 +100,42 @@ class Intake:
         finally:
             self._begun = None
 
-    def refused(self, why: str) -> None:
-        """The database refused a message, which was given up."""
-        self._refusing = True
-        self._refused_at = self.timer()
-        self._gave_up(f"the database refuses messages: {why}")
+    def gave_up(self, error: Exception) -> None:
+        """A message was given up because of this error: the database's, or a defect of ours."""
+        if refuses(error):
+            self._note(error, f"the database refuses messages: {reason(error)}", 1)
+        else:
+            self._note(error, f"a message cannot be taken ({type(error).__name__}; the log says more)", 1)
 
-    def failed(self, why: str) -> None:
-        """A message could not be taken for a reason of its own, or of ours; others can."""
-        self._failed_at = self.timer()
-        self._gave_up(why)
+    def dropped(self) -> None:
+        """A message found no room to wait in."""
+        self._note(None, "more arrives than can be taken", 1)
 
-    def _gave_up(self, text: str) -> None:
+    def timers_failed(self, error: Exception) -> None:
+        """The station's own timers have failed for a while."""
+        why = reason(error) if refuses(error) else f"{type(error).__name__}; the log says more"
+        self._note(error, f"the station's timers fail, so that missed check-ins raise no alarm ({why})", 0)
+
+    def _note(self, error: Exception | None, text: str, given_up: int) -> None:
         with self._lock:
+            if error is not None and refuses(error):
+                self._refusing = True
+                self._refused_at = self.timer()
+            else:
+                self._failed_at = self.timer()
             first = self._since is None
             if self._since is None:
                 self._since, self._given_up = self._clock.now(), 0
             self._text = text
-            self._given_up += 1
+            self._given_up += given_up
         if first:
-            logger.error("the station does not take all messages: %s", text)
+            logger.error("the station does not take everything: %s", text)
             self._tell()
 
     def look(self) -> None:
         """See whether it is over; called often, by the thread that takes messages."""
         now = self.timer()
-        if self._since is None or now - self._trial_at < TRIAL_S:
+        if (self._since is None and not self._refusing) or now - self._trial_at < TRIAL_S:
             return
         self._trial_at = now
         if self._refusing:
@@ -134,8 +158,10 @@ class Intake:
         return True
 
     def _over(self) -> None:
+        """Write down how long it was, and tell."""
         entry = self.entry
-        assert entry is not None
+        if entry is None:
+            return
         entry["until"] = self._clock.now()
         try:
             with self._store.write() as db:
@@ -145,7 +171,7 @@ class Intake:
             return
         with self._lock:
             self._since = None
-        logger.warning("the station takes messages again")
+        logger.warning("the station takes everything again")
         self._tell(entry)
 
     def _tell(self, entry: Json | None = None) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import exc
 
 from station.bus import Arrived
 from station.ingest.dispatch import ALARM, handle, take, urgency
-from station.intake import TRIAL_S
+from station.intake import TRIAL_S, reason
 from station.work import Core
 
 logger = logging.getLogger("station.ingest")
@@ -30,9 +30,6 @@ BATCH_MAX = 64  # messages; twice what one hub has under way
 BATCH_S = 0.05  # the first of a batch waits so long at most for the others: a claim waits behind it as well
 RETRIES = 5
 RETRY_S = 0.2  # another worker was there first, or the disk is full; each attempt holds up what waits behind it
-
-# what is wrong with one message; every other error of the database is likely to meet the next message as well
-_ITS_OWN = (exc.IntegrityError, exc.DataError)
 
 _STOP = Arrived("", b"", 0, 0, 0)
 
@@ -74,7 +71,7 @@ class Worker:
         if self._queue.qsize() >= QUEUE_MAX * (2 if what == ALARM else 1):
             self._core.count("queue full")
             self._acknowledge(arrived)
-            self._core.intake.failed("more arrives than can be taken")
+            self._core.intake.dropped()
             return
         self._queue.put((what, next(self._number), arrived))
 
@@ -162,30 +159,22 @@ class Worker:
                 return True
             except (exc.DBAPIError, exc.TimeoutError) as error:
                 # another worker was there first, no connection is free, or the disk is full
-                why = str(getattr(error, "orig", error))
                 level = logging.WARNING if attempt == 0 else logging.ERROR
                 logger.log(
                     level if intake.answers else logging.DEBUG,
                     "the database refused a message (attempt %d): %s",
                     attempt + 1,
-                    why,
+                    reason(error),
                 )
-                if attempt + 1 < attempts:
-                    if self._stop.wait(RETRY_S * (attempt + 1)):
-                        return False
-                else:
-                    self._give_up(error, why)
+                if attempt + 1 == attempts:
+                    self._core.count("given up")
+                    intake.gave_up(error)
+                elif self._stop.wait(RETRY_S * (attempt + 1)):
+                    return False
             except Exception as error:
                 # a defect of ours: it must not stop the alarms behind it
                 logger.exception("a message on %s could not be taken", arrived.topic)
                 self._core.count("internal error")
-                intake.failed(f"a message could not be taken ({type(error).__name__}; the log says more)")
+                intake.gave_up(error)
                 break
         return True
-
-    def _give_up(self, error: Exception, why: str) -> None:
-        self._core.count("given up")
-        if isinstance(error, _ITS_OWN):
-            self._core.intake.failed(f"the database refuses a message ({type(error).__name__}; the log says more)")
-        else:
-            self._core.intake.refused(why)

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from station_parts import Badge, Hub
 from station_running import Running, until
 from station_world import World
 
 from protocol import downlink, kinds, relay
-from station import intake
+from station import intake, repeat
 from station.broker import find_mosquitto
 from station.bus import Arrived
 from station.console import api
@@ -25,6 +25,7 @@ from station.ingest import dispatch
 from station.ingest import worker as ingest
 from station.ingest.worker import Worker
 
+FULL = OperationalError("insert", {}, Exception("database or disk is full"))
 WINDOW = 20  # messages that mosquitto passes on without an acknowledgement
 
 
@@ -172,9 +173,9 @@ def test_while_an_alarm_is_still_refused_a_trial_that_succeeds_is_not_believed(
 def test_consoles_hear_at_once_of_what_the_database_cannot_hold(world: World, ingesting: Ingest) -> None:
     heard: list[object] = []
     world.core.on_news(lambda out: heard.extend(n.data for n in out.notices))
-    world.core.intake.refused("database or disk is full")
+    world.core.intake.gave_up(FULL)
     assert heard == [world.core.intake.entry]
-    world.core.intake.refused("database or disk is full")
+    world.core.intake.gave_up(FULL)
     assert len(heard) == 1
     ingesting.pass_time(6)
     assert len(heard) == 2
@@ -214,7 +215,40 @@ def test_a_defect_of_ours_is_acknowledged_and_shown(
     assert ingesting.take(hub, hub.event(badge, badge.event(kinds.SOS)))
     entry = world.core.intake.entry
     assert entry is not None
-    assert entry["text"].startswith("a message could not be taken (KeyError; the log says more)")
+    assert entry["text"].startswith("a message cannot be taken (KeyError; the log says more)")
+
+
+@pytest.mark.parametrize(("error", "answers"), [(FULL, False), (KeyError("x"), True)])
+def test_timers_that_go_on_failing_are_shown_and_a_moment_is_not(
+    world: World, ingesting: Ingest, monkeypatch: pytest.MonkeyPatch, error: Exception, answers: bool
+) -> None:
+    monkeypatch.setattr(repeat, "PATIENCE_S", 1.0)
+    failing, tried = True, 0
+
+    def act() -> None:
+        nonlocal tried
+        tried += 1
+        if failing:
+            raise error
+
+    repeater = repeat.Repeater("timers", 0.05, act)
+    repeater.trouble = world.core.intake.timers_failed
+    repeater.start()
+    try:
+        until(lambda: tried >= 2, "it goes on")
+        assert world.core.intake.entry is None
+        entry = until(lambda: world.core.intake.entry, "shown")
+        assert entry["text"].startswith("the station's timers fail, so that missed check-ins raise no alarm (")
+        assert "given up" not in entry["text"]
+        assert world.core.intake.answers is answers
+        ingesting.pass_time(2)
+        assert world.core.intake.entry is not None
+        failing, before = False, tried
+        until(lambda: tried > before + 1, "it works again")
+        ingesting.pass_time(62)
+        assert world.core.intake.entry is None
+    finally:
+        repeater.stop()
 
 
 def test_a_message_that_takes_for_ever_is_shown(world: World, ingesting: Ingest) -> None:
