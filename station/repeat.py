@@ -1,12 +1,16 @@
 """A thread that does one thing again and again until it is stopped, and survives what goes wrong in it."""
 
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
 
 logger = logging.getLogger("station.repeat")
+
+PATIENCE_S = 2.0  # another process may hold the database for a moment
 
 
 class Repeater:
@@ -16,6 +20,7 @@ class Repeater:
         self._name = name
         self._seconds = seconds
         self._act = act
+        self.trouble: Callable[[Exception], None] = lambda error: None  # told each time, once it fails for PATIENCE_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -30,12 +35,26 @@ class Repeater:
             self._thread.join(5.0)
 
     def _run(self) -> None:
+        failing_since, said = None, ""
         while True:
             try:
                 self._act()
-            except OperationalError as error:
-                logger.error("the database refused the %s: %s", self._name, error.orig)
-            except Exception:
-                logger.exception("the %s failed and go on", self._name)
+                failing_since, said = None, ""
+            except Exception as error:
+                now = time.monotonic()
+                failing_since = now if failing_since is None else failing_since
+                # the same again, several times a second, would only fill the disk
+                if str(error) != said:
+                    said = str(error)
+                    self._say(error)
+                if now - failing_since >= PATIENCE_S:
+                    with contextlib.suppress(Exception):
+                        self.trouble(error)
             if self._stop.wait(self._seconds):
                 return
+
+    def _say(self, error: Exception) -> None:
+        if isinstance(error, OperationalError):
+            logger.error("the database refused the %s: %s", self._name, error.orig)
+        else:
+            logger.error("the %s failed and go on", self._name, exc_info=error)

@@ -49,6 +49,7 @@ class Station:
         self.live = Live()
         self.worker = Worker(self.core, lambda arrived: self.bus.done(arrived))
         self.timers = timers(self.core)
+        self.timers.trouble = self.core.intake.timers_failed
         self.broker: EmbeddedBroker | None = None
         self.follower: Repeater | None = None
         self.bus: Bus

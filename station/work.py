@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from station import audit, views
 from station.clock import Clock
 from station.config import Config
+from station.intake import Intake
 from station.keyring import Keyring
 from station.model import Alarm, Badge, Base, Entry, Hub, News, Supervision, Visit
 from station.model import Counter as CounterRow
@@ -204,6 +205,9 @@ class Core:
         self.config = config
         self.keyring = Keyring(vault)
         self.started_at = clock.now()
+        self.intake = Intake(
+            store, clock, config.station.worker, lambda entry: self.heard(Committed(notices=[Notice("device", entry)]))
+        )
         self._listeners: list[Callable[[Committed], None]] = []
         self._others: list[Callable[[Committed], None]] = []
         self._tally: Tally[str] = Tally()
@@ -218,7 +222,7 @@ class Core:
         self._others.append(listener)
 
     def heard(self, out: Committed) -> None:
-        """Another worker committed this."""
+        """Another worker committed this, or consoles must hear of something that is in no database."""
         for listener in self._others:
             listener(out)
 

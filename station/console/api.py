@@ -208,17 +208,17 @@ async def get_tests(request: Request) -> Response:
     return await reading(request, lambda db, _: {"tests": all_tests(db)})
 
 
-def all_supervision(db: Session, only_open: bool = False) -> list[Json]:
-    """Entries of supervision, the newest first."""
+def all_supervision(db: Session, only_open: bool = False, own: Json | None = None) -> list[Json]:
+    """Entries of supervision, the newest first; before them the station's own, which no database holds yet."""
     query = select(Supervision).order_by(Supervision.at.desc()).limit(CLOSED_MAX)
     if only_open:
         query = query.where(Supervision.until.is_(None))
-    return [views.supervision(row) for row in db.scalars(query)]
+    return ([own] if own else []) + [views.supervision(row) for row in db.scalars(query)]
 
 
 async def get_supervision(request: Request) -> Response:
     """GET /api/supervision."""
-    return await reading(request, lambda db, _: {"supervision": all_supervision(db)})
+    return await reading(request, lambda db, _: {"supervision": all_supervision(db, own=core_of(request).intake.entry)})
 
 
 async def get_audit(request: Request) -> Response:
@@ -265,22 +265,24 @@ async def verify_audit(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """GET /api/health: without sign-in only whether all is well."""
     station = request.app.state.station
-    connected = station.bus.connected
+    connected, entry = station.bus.connected, station.core.intake.entry
+    well = connected and entry is None
 
     def build(db: Session, _: float) -> Json:
         if principal_of(request) is None:
-            return {"ok": connected}
+            return {"ok": well}
         counters = {row.name: row.value for row in db.scalars(select(Counter))}
         return {
-            "ok": connected,
+            "ok": well,
             "broker": connected,
+            "problem": (entry["text"] if entry else "") or station.bus.problem,
             "queue": station.worker.waiting,
             "dropped_messages": station.bus.dropped,
             "counters": counters,
         }
 
     response = await reading(request, build)
-    response.status_code = 200 if connected else 503
+    response.status_code = 200 if well else 503
     return response
 
 

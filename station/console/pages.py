@@ -151,14 +151,17 @@ async def _page(
     def render() -> str:
         with core.read() as db:
             now = core.clock.now()
+            entry = core.intake.entry
             common = {
                 "station": core.config.station.name,
                 "operator": principal.name,
                 "now": now,
                 "path": request.url.path,
                 "waiting": db.scalar(select(func.count()).where(Alarm.closed_at.is_(None), Alarm.owner.is_(None))),
-                "troubles": db.scalar(select(func.count()).where(Supervision.until.is_(None))),
+                "troubles": (db.scalar(select(func.count()).where(Supervision.until.is_(None))) or 0)
+                + (entry is not None),
                 "receiving": request.app.state.station.bus.connected,
+                "taking": entry is None,
             }
             text: str = env.get_template(template).render({**common, **build(db, now)})
             return text
@@ -184,7 +187,7 @@ async def queue(request: Request) -> Response:
             "running": running,
             "badges": len(badges),
             "protected": sum(b["protected"] for b in badges),
-            "supervision": all_supervision(db, only_open=True),
+            "supervision": all_supervision(db, only_open=True, own=core_of(request).intake.entry),
         }
 
     return await _page(request, "queue.html", build)
@@ -300,7 +303,7 @@ async def devices(request: Request) -> Response:
             "badges": all_badges(db, now),
             "hubs": all_hubs(db),
             "tests": all_tests(db)[:20],
-            "supervision": all_supervision(db),
+            "supervision": all_supervision(db, own=core_of(request).intake.entry),
         }
 
     return await _page(request, "devices.html", build)

@@ -44,6 +44,10 @@ def take_status(work: Work, hub: Hub, up: relay.Up, facts: dict[str, Any]) -> No
     common.battery(work, badge, event.battery)
     badge.settings_known = settings
     _knows(work, badge, event.incident, level, last_down)
+    if not work.core.intake.answers:
+        # room for this, and perhaps none for an alarm: any word to the badge would tell it that it is protected
+        work.count("status unanswered")
+        return
     state = downlinks.state_body(work, number, event.incident)
     downlinks.answer(work, badge, hub, run, downlink.PROOF, state)
     for order in visits.orders_for(work, badge, visit):
