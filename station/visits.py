@@ -5,6 +5,10 @@ plus grace without one raises a missed check-in. What the badge did counts from 
 badge (arrival minus age); a mark older than the one that the interval counts from changes nothing, so that any
 order of arrival gives the same timer.
 
+A badge is on one visit at a time, and the one that began last counts: a start that is only late in coming ends
+nothing that began after it. Where nobody knows when a visit began, its timer runs beside the other's until its
+envelope says, because a false alarm is better than none.
+
 A planned visit arms the badge by a VISIT message, repeated with each STATUS until the badge says that it knows.
 Where the badge stays silent the timer runs all the same, and the wearer is told that they are not protected, as far
 as they can be reached.
@@ -33,9 +37,19 @@ def _open(work: Work, badge: int) -> list[Visit]:
     return list(rows)
 
 
+def _running(work: Work, badge: int) -> list[Visit]:
+    """Begun and not ended, the one that began last first."""
+    begun = [(v.started_at, v.id, v) for v in _open(work, badge) if v.started_at is not None]
+    return [v for _, _, v in sorted(begun, reverse=True, key=lambda row: row[:2])]
+
+
 def current(work: Work, badge: int) -> Visit | None:
     """The visit that a badge is on: begun and not ended."""
-    return next((v for v in _open(work, badge) if v.started_at is not None), None)
+    return next(iter(_running(work, badge)), None)
+
+
+def _named(body: bytes) -> bool:
+    return len(body) >= 12 and any(body[:12])
 
 
 def find(work: Work, badge: int, body: bytes) -> Visit | None:
@@ -61,6 +75,9 @@ def plan(work: Work, who: str, badge: Badge, wanted: dict[str, Any]) -> Visit:
     interval = _minutes(wanted, "minutes", defaults.minutes)
     grace = _minutes(wanted, "grace", defaults.grace)
     starts_at = _number(wanted, "starts_at", work.now + 60 * _number(wanted, "starts_in", 0.0))
+    running = current(work, badge.number)
+    if starts_at <= work.now and running is not None and (running.started_at or 0.0) > starts_at:
+        raise alarms.Invalid("a visit of this badge began after that: end it first, or let this one begin later")
     agreed = wanted.get("audio", badge.settings.get("missed_check_in_audio", False))
     visit = Visit(
         badge=badge.number,
@@ -111,17 +128,37 @@ def _text(wanted: dict[str, Any], name: str) -> str:
     return given.strip()
 
 
-def _start(work: Work, visit: Visit, at: float) -> None:
-    for other in _open(work, visit.badge):
-        if other is not visit and other.started_at is not None:
-            # a badge is on one visit at a time; an overdue one keeps its alarm
-            _end(work, other, at, f"visit:{visit.id} began")
+def _start(work: Work, visit: Visit, at: float, uncertain: bool = False) -> None:
+    """A visit begins; told late, it may be over already. Who does not know when it began ends no other visit."""
     visit.started_at = visit.marked_at = at
     visit.due_at = at + visit.interval
     work.visit_changed(visit, "started")
+    if not uncertain:
+        _one_at_a_time(work, visit, at)
     badge = work.badge(visit.badge)
-    if badge is not None:
+    if badge is not None and visit.ended_at is None:
         downlinks.tell(work, badge, downlink.VISIT, order(work, visit))
+
+
+def _one_at_a_time(work: Work, visit: Visit, at: float) -> None:
+    """Of two visits of a badge the earlier one ended when the later one began; an overdue one keeps its alarm."""
+    later = work.db.scalar(
+        select(Visit)
+        .where(
+            Visit.badge == visit.badge,
+            Visit.id != visit.id,
+            Visit.started_at > at,
+            # one that is over counts where the badge itself was on it: what only the station began says nothing of it
+            Visit.ended_at.is_(None) | (Visit.origin == "badge") | Visit.armed_at.is_not(None),
+        )
+        .order_by(Visit.started_at)
+        .limit(1)
+    )
+    if later is not None and later.started_at is not None:
+        _end(work, visit, later.started_at, f"visit:{later.id} began")
+    for other in _running(work, visit.badge):
+        if other is not visit and (other.started_at or 0.0) <= at:
+            _end(work, other, at, f"visit:{visit.id} began")
 
 
 def order(work: Work, visit: Visit) -> bytes:
@@ -184,6 +221,9 @@ def from_badge(work: Work, badge: Badge, event: BadgeEvent, kind: int, body: byt
     if visit is None or (visit.ended_at is not None and kind != kinds.VISIT_END):
         work.count("visit unknown")
         return None
+    if not event.uncertain and event.raised_at < (visit.started_at or 0.0) and not _named(body):
+        work.count("visit unknown")  # it speaks of no visit, and the one that runs had not begun
+        return None
     if kind == kinds.VISIT_ARMED:
         armed(work, visit)
     elif kind == kinds.CHECK_IN:
@@ -208,9 +248,12 @@ def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) 
         # known by its beacon: now the badge's own times, unless a later mark has moved them already
         visit.interval, visit.grace = interval, grace
         if visit.marked_at == visit.started_at:
-            visit.started_at = visit.marked_at = event.raised_at
+            visit.marked_at = event.raised_at
             visit.due_at = event.raised_at + interval
-            work.visit_changed(visit, "started")
+        visit.started_at = event.raised_at
+        work.visit_changed(visit, "started")
+        if not event.uncertain:
+            _one_at_a_time(work, visit, event.raised_at)
         return visit
     visit = Visit(
         badge=badge.number,
@@ -225,7 +268,7 @@ def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) 
     )
     work.db.add(visit)
     work.db.flush()
-    _start(work, visit, event.raised_at)
+    _start(work, visit, event.raised_at, event.uncertain)
     _late_marks(work, visit)
     return visit
 
@@ -309,12 +352,18 @@ def _tell_alarm(work: Work, visit: Visit, text: str, at: float, who: str | None)
 
 def _end(work: Work, visit: Visit, at: float, by: str) -> None:
     if visit.ended_at is not None:
+        if by == "badge" and at < visit.ended_at:
+            # the wearer had ended it before it was ended here, and that came late
+            visit.ended_at = at
+            work.visit_changed(visit, "ended")
         return
     visit.ended_at = at
     work.audit(by, "visit ended", f"visit:{visit.id}")
     text = "the wearer ended the visit" if by == "badge" else f"the visit was ended ({by})"
     _tell_alarm(work, visit, text, at, None)
-    supervision.settle(work, f"badge:{visit.badge}", "not_protected")
+    goes_on = current(work, visit.badge)
+    if goes_on is None or goes_on.armed_at is not None:
+        supervision.settle(work, f"badge:{visit.badge}", "not_protected")
     work.visit_changed(visit, "ended")
 
 
@@ -333,6 +382,8 @@ def missed_on_badge(work: Work, badge: Badge, body: bytes) -> Visit | None:
 def watch(work: Work) -> None:
     """Start what was planned, raise what is overdue, and say where a badge is silent."""
     for visit in work.db.scalars(select(Visit).where(Visit.ended_at.is_(None)).with_for_update()):
+        if visit.ended_at is not None:
+            continue  # just now, by another that began
         if visit.started_at is None:
             if visit.starts_at <= work.now:
                 _start(work, visit, visit.starts_at)
