@@ -340,7 +340,7 @@ def _extend(work: Work, visit: Visit, at: float, remaining: float | None, who: s
 
 
 def _settle_overdue(work: Work, visit: Visit) -> None:
-    if visit.overdue_at is not None and visit.due_at + visit.grace > work.now:
+    if visit.overdue_at is not None and _deadline(visit) > work.now:
         visit.overdue_at = None  # running again; its alarm stays open until somebody closes it
 
 
@@ -367,13 +367,29 @@ def _end(work: Work, visit: Visit, at: float, by: str) -> None:
     work.visit_changed(visit, "ended")
 
 
-def missed_on_badge(work: Work, badge: Badge, body: bytes) -> Visit | None:
-    """The badge's own timer ran out: its visit, marked overdue so that the station raises no second alarm."""
-    visit = find(work, badge.number, body)
-    if visit is not None and visit.ended_at is None and visit.overdue_at is None:
-        visit.overdue_at = work.now
+def missed_on_badge(work: Work, badge: Badge, event: BadgeEvent) -> None:
+    """The badge's own timer ran out: an alarm, and its visit marked overdue so that the station raises no second one.
+
+    Marked only for the interval that runs: a miss that comes after the check-in which followed it is an alarm all the
+    same, and the next deadline stands. So it does where the miss is part of what was dealt with and closed.
+    """
+    visit = find(work, badge.number, event.body)
+    alarm = alarms.signal(work, badge, event, "missed_check_in", visit)
+    if visit is None or visit.ended_at is not None or _raised(visit) or alarm.closed_at is not None:
+        return
+    # the grace is what the badge's clock and the station's may differ
+    if event.raised_at >= visit.due_at:
+        visit.overdue_at = max(work.now, _deadline(visit))
         work.visit_changed(visit, "overdue")
-    return visit
+
+
+def _deadline(visit: Visit) -> float:
+    return visit.due_at + visit.grace
+
+
+def _raised(visit: Visit) -> bool:
+    """Whether the deadline that stands now has been raised; one that was moved since has not."""
+    return visit.overdue_at is not None and visit.overdue_at >= _deadline(visit)
 
 
 # --- time passes ------------------------------------------------------------------------------------------------
@@ -388,7 +404,7 @@ def watch(work: Work) -> None:
             if visit.starts_at <= work.now:
                 _start(work, visit, visit.starts_at)
             continue
-        if visit.overdue_at is None and work.now >= visit.due_at + visit.grace:
+        if work.now >= _deadline(visit) and not _raised(visit):
             visit.overdue_at = work.now
             alarm = work.alarm(visit.alarm_id) if visit.alarm_id is not None else None
             if alarm is None or alarm.closed_at is not None:

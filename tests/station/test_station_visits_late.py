@@ -3,6 +3,8 @@
 import itertools
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from station_parts import Badge
 from station_world import World, visit_body
 
@@ -147,3 +149,111 @@ def test_a_visit_is_not_planned_into_the_past_of_a_running_one(world: World) -> 
     with pytest.raises(alarms.Invalid, match="began after that"):
         _plan(world, badge, starts_at=world.clock.now() - 600)
     assert [v["state"] for v in world.visits(badge)] == ["running"]
+
+
+# --- misses -----------------------------------------------------------------------------------------------------
+
+
+def _close_all(world: World, badge: Badge) -> None:
+    world.operator("op1")
+    with world.core.work() as work:
+        for shown in world.alarms(badge):
+            alarm = work.alarm(shown["id"])
+            assert alarm is not None
+            if alarm.closed_at is None:
+                alarms.take_over(work, alarm, "op1")
+                alarms.close(work, alarm, "op1", "resolved", "spoke_to_wearer")
+
+
+def test_a_miss_that_comes_after_the_check_in_that_followed_it_leaves_the_next_deadline(world: World) -> None:
+    badge, hub, slow = world.badge(), world.hub(), world.hub()
+    visit = _plan(world, badge, minutes=10, grace=2)
+    world.pass_time(710)  # of 720: the badge's clock is a little fast
+    missed = badge.event(kinds.MISSED_CHECK_IN, body=visit_body(visit))
+    world.pass_time(5)
+    world.say(hub, hub.event(badge, badge.event(kinds.CHECK_IN, body=visit_body(visit))))
+    world.pass_time(60)
+    world.say(slow, slow.event(badge, missed, held_ms=65_000))
+    assert [a["open"] for a in world.alarms(badge)] == [True]
+    assert world.visits(badge)[0]["state"] == "running"
+    _close_all(world, badge)
+    world.pass_time(655, step=5)
+    assert [a["open"] for a in world.alarms(badge)] == [False]
+    world.pass_time(10)
+    assert [a["open"] for a in world.alarms(badge)] == [False, True]
+
+
+def test_a_miss_on_the_badge_before_an_operators_extension_was_heard_there_leaves_the_new_deadline(
+    world: World,
+) -> None:
+    badge, hub = world.badge(), world.hub()
+    number = _plan(world, badge, minutes=10, grace=2)
+    world.pass_time(300)
+    with world.core.work() as work:
+        visits.by_operator(work, "op1", work.db.get_one(Visit, number), "extend")
+    world.pass_time(421)
+    world.say(hub, hub.event(badge, badge.event(kinds.MISSED_CHECK_IN, body=visit_body(number))))
+    _close_all(world, badge)
+    world.pass_time(900, step=5)
+    assert [a["open"] for a in world.alarms(badge)] == [False, True]
+
+
+def test_a_check_in_that_comes_late_after_its_own_deadline_alarms_again(world: World) -> None:
+    """The wearer was well ten minutes after the alarm that was closed, and nothing has been heard since."""
+    badge, hub = world.badge(), world.hub()
+    number = _plan(world, badge, minutes=10, grace=1)
+    world.pass_time(700, step=5)
+    _close_all(world, badge)
+    world.pass_time(3600, step=30)
+    check_in = badge.event(kinds.CHECK_IN, body=visit_body(number), age_ms=3_000_000)
+    world.say(hub, hub.event(badge, check_in))
+    world.pass_time(1)
+    assert [a["open"] for a in world.alarms(badge)] == [False, True]
+
+
+_STEPS = ("miss", "check_in", "second_miss", "close", "wait")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.lists(st.sampled_from(_STEPS), min_size=2, max_size=9),
+    early=st.integers(0, 59),
+    pause=st.integers(0, 200),
+    beacons=st.booleans(),
+)
+def test_whatever_comes_when_a_deadline_that_passes_is_an_alarm(
+    shared_world: World, order: list[str], early: int, pause: int, beacons: bool
+) -> None:
+    """The badge misses, is checked in, and misses once more; all that in any order, repeated, and closed in between."""
+    world = shared_world
+    badge, hubs = world.badge(), world.two_hubs
+    number = _plan(world, badge, minutes=10, grace=1)
+    began = world.clock.now()
+    story = {
+        "miss": (660 - early, badge.event(kinds.MISSED_CHECK_IN, body=visit_body(number))),
+        "check_in": (670, badge.event(kinds.CHECK_IN, body=visit_body(number))),
+        "second_miss": (1330 - early, badge.event(kinds.MISSED_CHECK_IN, body=visit_body(number))),
+    }
+    world.pass_time(675, step=225)
+    for index, step in enumerate(order):
+        if step == "close":
+            _close_all(world, badge)
+        elif step == "wait":
+            world.pass_time(pause, step=100)
+        else:
+            at, event = story[step]
+            age = round((world.clock.now() - began - at) * 1000)
+            if age < 0:
+                continue  # it has not happened yet
+            event.age_ms = age
+            hub = hubs[index % 2]
+            world.say(hub, hub.beacon(badge, event) if beacons and index % 3 == 0 else hub.event(badge, event))
+    (visit,) = world.visits(badge)
+    deadline = visit["due_at"] + 60
+    closed = [a["closed_at"] for a in world.alarms(badge) if not a["open"]]
+    world.clock.advance(max(deadline - world.clock.now(), 0))
+    world.pass_time(1)
+    # one is open, or was closed after the interval was over
+    assert any(a["open"] for a in world.alarms(badge)) or any(at >= visit["due_at"] for at in closed)
+    with world.core.work() as work:
+        visits.by_operator(work, "op1", work.db.get_one(Visit, number), "end")
