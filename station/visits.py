@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
-from station import alarms, audit, downlinks, supervision
+from station import alarms, audit, downlinks, settings, supervision
 from station.model import Badge, BadgeEvent, Mark, Visit
 from station.work import Work
 
@@ -78,7 +78,7 @@ def plan(work: Work, who: str, badge: Badge, wanted: dict[str, Any]) -> Visit:
     running = current(work, badge.number)
     if starts_at <= work.now and running is not None and (running.started_at or 0.0) > starts_at:
         raise alarms.Invalid("a visit of this badge began after that: end it first, or let this one begin later")
-    agreed = wanted.get("audio", badge.settings.get("missed_check_in_audio", False))
+    agreed = wanted.get("audio", settings.on(badge.settings, "missed_check_in_audio"))
     visit = Visit(
         badge=badge.number,
         origin="planned",
@@ -239,8 +239,8 @@ def from_badge(work: Work, badge: Badge, event: BadgeEvent, kind: int, body: byt
 def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) -> Visit:
     visit = work.db.scalar(select(Visit).where(Visit.badge == badge.number, Visit.ref == event.ident).limit(1))
     defaults = work.core.config.visits
-    interval = float(badge.settings.get("visit_minutes", defaults.minutes)) * 60
-    grace = float(badge.settings.get("grace_minutes", defaults.grace)) * 60
+    interval = settings.number(badge.settings, "visit_minutes", defaults.minutes) * 60
+    grace = settings.number(badge.settings, "grace_minutes", defaults.grace) * 60
     if len(body) == 20:
         _, _, _, interval_s, grace_s = events.unpack_visit(body)
         interval, grace = float(interval_s or interval), float(grace_s)
@@ -259,7 +259,7 @@ def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) 
         badge=badge.number,
         origin="badge",
         ref=event.ident,
-        audio=bool(badge.settings.get("missed_check_in_audio", False)),
+        audio=settings.on(badge.settings, "missed_check_in_audio"),
         interval=interval,
         grace=grace,
         starts_at=event.raised_at,
@@ -327,7 +327,7 @@ def _extend(work: Work, visit: Visit, at: float, remaining: float | None, who: s
     if not _mark(work, visit, at, "extended", who):
         return True
     badge = work.badge(visit.badge)
-    minutes = float(badge.settings.get("extend_minutes", limits.extend_minutes)) if badge else limits.extend_minutes
+    minutes = settings.number(badge.settings if badge else {}, "extend_minutes", limits.extend_minutes)
     if visit.marked_at is None or at >= visit.marked_at:
         visit.marked_at = at
         # by the badge's own count where it says so: a check-in that is still on its way is in it
