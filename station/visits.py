@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
-from station import alarms, audit, downlinks, settings, supervision
+from station import alarms, audit, downlinks, settings, supervision, views
 from station.model import Badge, BadgeEvent, Mark, Visit
 from station.work import Work
 
@@ -410,7 +410,7 @@ def watch(work: Work) -> None:
             if alarm is None or alarm.closed_at is not None:
                 alarms.missed_check_in(work, visit)
             else:
-                alarms.escalate(work, alarm, "the check-in was missed once more")
+                alarms.escalate(work, alarm, views.MISSED_AGAIN)
             work.visit_changed(visit, "overdue")
         if visit.armed_at is None and visit.told_at is None and work.now > visit.started_at + ARM_WITHIN:
             visit.told_at = work.now
