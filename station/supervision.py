@@ -4,9 +4,10 @@ Only what is authentic counts as a sign of life. In a visit 90 s of silence are 
 outside one much more.
 """
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from station import views
+from station.clock import STEP_S
 from station.model import Badge, Hub, Link, Supervision, Visit
 from station.work import Work
 
@@ -86,6 +87,21 @@ def clock_stepped(work: Work, step: float) -> None:
         text = f"the machine's clock went ahead by {step:.0f} s at once: visits and alarms look older than they are"
     raise_entry(work, STATION, CLOCK, text)
     work.audit("station", "clock set", STATION, seconds=round(step))
+
+
+def clock_at_start(work: Work) -> None:
+    """What is stored lies in the future: the clock was set back while the station was down, or before it went down."""
+    newest = max(work.db.scalar(select(func.max(column))) or 0.0 for column in (Badge.heard_at, Visit.marked_at))
+    ahead = newest - work.now
+    if ahead <= STEP_S:
+        return
+    settle(work, STATION, CLOCK)
+    text = (
+        f"what was stored last lies {ahead:.0f} s ahead of the machine's clock: it was set back. Visits that run since "
+        "before are raised so much too late: end them and begin them anew, or ring their wearers in time"
+    )
+    raise_entry(work, STATION, CLOCK, text)
+    work.audit("station", "clock behind", STATION, seconds=round(ahead))
 
 
 def watch(work: Work) -> None:

@@ -32,13 +32,22 @@ def supervise(core: Core) -> None:
     core.save_counters()
 
 
+def began(core: Core) -> None:
+    """Once, when the station starts."""
+    with core.work() as work:
+        supervision.clock_at_start(work)
+
+
 def timers(core: Core) -> Repeater:
     """Both as a thread; what fell due while the station was down is raised at once."""
     numbers = itertools.count()
 
     def act() -> None:
         step(core)
-        if next(numbers) % _SUPERVISE_EVERY == 0:
+        number = next(numbers)
+        if number == 0:
+            began(core)
+        if number % _SUPERVISE_EVERY == 0:
             supervise(core)
 
     return Repeater("timers", STEP_S, act)

@@ -67,6 +67,18 @@ def test_a_dead_console_is_noticed_when_the_clock_is_set_back(machine: Machine) 
     assert world.alarms(badge)[0]["owner"] is None
 
 
+def test_a_station_that_starts_with_its_clock_behind_what_it_stored_says_so(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    world.say(hub, hub.status(badge, badge.status()), "status")
+    for back, entries in ((0, 0), (STEP_S / 2, 0), (3600, 1)):
+        world.clock.advance(-back)
+        world.restart()
+        world.notices.clear()
+        timers.timers(world.core)._act()
+        assert len(Machine(world).entries()) == entries
+    assert "3601 s ahead of the machine's clock" in Machine(world).entries()[0][1]
+
+
 def test_a_clock_set_ahead_is_followed_and_told_and_the_entry_ends_after_a_day(machine: Machine) -> None:
     machine.pass_time(10)
     assert machine.entries() == []
