@@ -4,7 +4,8 @@ how it ended.
 Theory. Signals come in any order, by several hubs, as events and as beacons; those of one incident are one alarm.
 Which signals belong together is said by the badge (`incident` in the sealed event), or by the visit that was
 missed. A beacon says neither: it joins the open alarm of the same badge and boot if there is one, because ringing
-twice for one incident is worse there than once for two, and a new signal always rings again.
+twice for one incident is worse there than once for two, and a new signal always rings again: where somebody has the
+alarm already, at all consoles until its owner says that they saw it, by claiming it once more, or another takes over.
 
 The level rises RECEIVED, CLAIMED, LISTENING, CLOSED. It falls only when the owner's console died: the promise
 "a person is with you" is then no longer true, and the badge is told so.
@@ -14,7 +15,7 @@ from sqlalchemy import select
 
 from protocol import ident, kinds
 from protocol.ident import NONE
-from station import archive, audit, downlinks
+from station import archive, audit, downlinks, views
 from station.model import (
     Alarm,
     AlarmCapture,
@@ -210,8 +211,12 @@ def _join(work: Work, alarm: Alarm, event: BadgeEvent, kind: str, visit: Visit |
         alarm.visit_id = visit.id
     if first:
         work.log(alarm, "signal", text=kind, at=event.raised_at)
-        if alarm.cancelled_at is not None and event.raised_at > alarm.cancelled_at and alarm.closed_at is None:
+        if alarm.closed_at is not None:
+            return
+        if alarm.cancelled_at is not None and event.raised_at > alarm.cancelled_at:
             escalate(work, alarm, "a new signal came after the wearer's cancel")
+        elif alarm.owner is not None:
+            escalate(work, alarm, "a new signal came after it was claimed")
 
 
 def missed_check_in(work: Work, visit: Visit) -> Alarm:
@@ -284,11 +289,12 @@ def told(work: Work, alarm: Alarm, level: int) -> None:
 
 
 def claim(work: Work, alarm: Alarm, operator: str) -> None:
-    """Make the operator the owner. Raises Refused when it is closed or somebody else's."""
+    """Make the operator the owner; by the owner: the new signal was seen. Raises Refused when it is closed or somebody
+    else's."""
     _still_open(alarm)
-    if alarm.owner == operator:
+    if alarm.owner == operator and not views.new_signal(work.db, alarm):
         return
-    if alarm.owner is not None:
+    if alarm.owner not in (None, operator):
         raise Refused(f"{alarm.owner} has claimed this alarm; take it over if you must", alarm.owner)
     _own(work, alarm, operator)
     work.log(alarm, "claimed", operator)

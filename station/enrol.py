@@ -20,6 +20,7 @@ from protocol.keys import ROOT_LENGTH
 from station import downlinks, supervision
 from station.alarms import Invalid, Refused
 from station.model import Badge, Hub, Link, Wearer
+from station.settings import fault, sound
 from station.work import Work
 
 PENDING_MAX = 64  # hubs that wait to be accepted; more would be somebody's mischief
@@ -150,16 +151,14 @@ def provision(work: Work, who: str, given: dict[str, Any]) -> dict[str, Any]:
     """Make or re-make a badge; the answer is what the badge needs. Raises Invalid, Refused."""
     made = None if given.get("root") else os.urandom(ROOT_LENGTH)
     root = made or _hex(given["root"], ROOT_LENGTH, "root")
-    settings = given.get("settings", {})
-    if not isinstance(settings, dict):
-        raise Invalid("settings must be an object")
+    settings = _checked(given.get("settings", {}))
     _fits(settings)
     number = given.get("badge")
     if number is None or number == "":
         badge = _new_badge(work, given.get("wearer"), settings)
     else:
         badge = _known_badge(work, number)
-        badge.settings = {**badge.settings, **settings}
+        badge.settings = _fits({**sound(badge.settings), **settings})
         badge.revoked_at = badge.boot = badge.incident = None
         if given.get("wearer"):
             _write_wearer(badge.wearer, given["wearer"])
@@ -219,10 +218,19 @@ def _write_wearer(person: Wearer, given: object) -> None:
 
 
 def change_settings(work: Work, who: str, badge: Badge, settings: dict[str, Any]) -> None:
-    """Merge settings; they go to the badge sealed, until its STATUS shows that it has them."""
-    badge.settings = _fits({**badge.settings, **settings})
+    """Merge settings; they go to the badge sealed, until its STATUS shows that it has them. Raises Invalid."""
+    badge.settings = _fits({**sound(badge.settings), **_checked(settings)})
     badge.settings_version += 1
     work.audit(who, "settings", f"badge:{badge.number}", names=sorted(settings))
+
+
+def _checked(settings: object) -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        raise Invalid("settings must be an object")
+    for name, value in settings.items():
+        if wrong := fault(name, value):
+            raise Invalid(f"settings: {wrong}")
+    return settings
 
 
 def _fits(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ Only what is authentic counts as a sign of life. In a visit 90 s of silence are 
 outside one much more.
 """
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from station import views
+from station.clock import STEP_S
 from station.model import Badge, Hub, Link, Supervision, Visit
 from station.work import Work
 
@@ -14,6 +15,7 @@ LOW, CRITICAL = 20, 10  # percent
 OFF_DUTY = "off_duty"  # a badge said that it goes to sleep: its silence is no loss
 RESTARTED = "restarted"  # and nobody had wanted it to
 RESTARTED_SHOWN = 86400.0  # seconds
+STATION, CLOCK = "station", "clock_stepped"  # the machine's clock was set anew; shown as long as a restart
 REFUSED = "settings_refused"
 NOT_READY = "not_ready"  # a self-test found something at its hub by which an alarm might not get through
 AWAKE_AFTER = 6.0  # seconds that a badge goes on talking after it said that it goes to sleep
@@ -73,6 +75,35 @@ def hub_heard(work: Work, hub: Hub) -> None:
     settle(work, f"hub:{hub.id}", "lost")
 
 
+def clock_stepped(work: Work, step: float) -> None:
+    """The machine's clock was set anew by so many seconds; negative: back."""
+    settle(work, STATION, CLOCK)
+    if step < 0:
+        text = (
+            f"the machine's clock was set back by {-step:.0f} s: timers go on as if it had not been, and times are "
+            "shown ahead of it until the station is restarted; restart it while no visit runs"
+        )
+    else:
+        text = f"the machine's clock went ahead by {step:.0f} s at once: visits and alarms look older than they are"
+    raise_entry(work, STATION, CLOCK, text)
+    work.audit("station", "clock set", STATION, seconds=round(step))
+
+
+def clock_at_start(work: Work) -> None:
+    """What is stored lies in the future: the clock was set back while the station was down, or before it went down."""
+    newest = max(work.db.scalar(select(func.max(column))) or 0.0 for column in (Badge.heard_at, Visit.marked_at))
+    ahead = newest - work.now
+    if ahead <= STEP_S:
+        return
+    settle(work, STATION, CLOCK)
+    text = (
+        f"what was stored last lies {ahead:.0f} s ahead of the machine's clock: it was set back. Visits that run since "
+        "before are raised so much too late: end them and begin them anew, or ring their wearers in time"
+    )
+    raise_entry(work, STATION, CLOCK, text)
+    work.audit("station", "clock behind", STATION, seconds=round(ahead))
+
+
 def watch(work: Work) -> None:
     """Open entries for what has been silent too long."""
     limits = work.core.config.supervision
@@ -82,12 +113,12 @@ def watch(work: Work) -> None:
     since = work.core.started_at
     for row in work.db.scalars(
         select(Supervision).where(
-            Supervision.state == RESTARTED,
+            Supervision.state.in_((RESTARTED, CLOCK)),
             Supervision.until.is_(None),
             Supervision.at < work.now - RESTARTED_SHOWN,
         )
     ):
-        settle(work, row.what, RESTARTED)
+        settle(work, row.what, row.state)
     for badge in work.db.scalars(select(Badge).where(Badge.revoked_at.is_(None))):
         limit = limits.lost if badge.number in out else limits.lost_idle
         if _find(work, f"badge:{badge.number}", OFF_DUTY) is not None and badge.number not in out:

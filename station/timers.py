@@ -1,10 +1,13 @@
 """What the station does because time passes: overdue visits, dead consoles, silent devices."""
 
 import itertools
+import logging
 
 from station import alarms, supervision, visits
 from station.repeat import Repeater
 from station.work import Core
+
+logger = logging.getLogger("station.timers")
 
 STEP_S = 0.25  # how late a timer may be
 _SUPERVISE_EVERY = 8  # steps
@@ -19,9 +22,20 @@ def step(core: Core) -> None:
 
 def supervise(core: Core) -> None:
     """The slower part: who went quiet."""
+    step = core.clock.stepped()
+    if step:
+        logger.warning("the machine's clock was set anew: %+.0f s", step)
     with core.work() as work:
+        if step:
+            supervision.clock_stepped(work, step)
         supervision.watch(work)
     core.save_counters()
+
+
+def began(core: Core) -> None:
+    """Once, when the station starts."""
+    with core.work() as work:
+        supervision.clock_at_start(work)
 
 
 def timers(core: Core) -> Repeater:
@@ -30,7 +44,10 @@ def timers(core: Core) -> Repeater:
 
     def act() -> None:
         step(core)
-        if next(numbers) % _SUPERVISE_EVERY == 0:
+        number = next(numbers)
+        if number == 0:
+            began(core)
+        if number % _SUPERVISE_EVERY == 0:
             supervise(core)
 
     return Repeater("timers", STEP_S, act)

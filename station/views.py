@@ -33,6 +33,7 @@ LEVELS = {
     kinds.LISTENING: "listening",
     kinds.CLOSED: "closed",
 }
+MISSED_AGAIN = "the check-in was missed once more"  # why an alarm is escalated that nobody has closed
 PACKET_SECONDS = adpcm.SAMPLES / adpcm.RATE
 
 
@@ -83,6 +84,7 @@ def alarm(db: Session, row: Alarm) -> Json:
         "open": row.closed_at is None,
         "level": LEVELS[row.level],
         "owner": row.owner,
+        "new_signal": new_signal(db, row),
         "priority": row.priority,
         "silent": row.silent,
         "escalated_at": row.escalated_at,
@@ -107,6 +109,18 @@ def alarm(db: Session, row: Alarm) -> Json:
         "audio": sound(db, row.id),
         "version": row.version,
     }
+
+
+def new_signal(db: Session, row: Alarm) -> bool:
+    """Whether a signal has come since its owner claimed it: it rings again until they claim it once more."""
+    if row.owner is None or row.owner_since is None or row.closed_at is not None:
+        return False
+    if row.escalation == MISSED_AGAIN:  # by the station's own clock; a claim clears it
+        return True
+    signal = select(BadgeEvent.ident).where(
+        BadgeEvent.alarm_id == row.id, BadgeEvent.kind.in_(kinds.ALARMS), BadgeEvent.received_at > row.owner_since
+    )
+    return db.scalar(signal.limit(1)) is not None
 
 
 def _newest_place(sightings: list[Sighting]) -> Json | None:

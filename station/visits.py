@@ -5,6 +5,10 @@ plus grace without one raises a missed check-in. What the badge did counts from 
 badge (arrival minus age); a mark older than the one that the interval counts from changes nothing, so that any
 order of arrival gives the same timer.
 
+A badge is on one visit at a time, and the one that began last counts: a start that is only late in coming ends
+nothing that began after it. Where nobody knows when a visit began, its timer runs beside the other's until its
+envelope says, because a false alarm is better than none.
+
 A planned visit arms the badge by a VISIT message, repeated with each STATUS until the badge says that it knows.
 Where the badge stays silent the timer runs all the same, and the wearer is told that they are not protected, as far
 as they can be reached.
@@ -16,7 +20,7 @@ from sqlalchemy import select
 
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
-from station import alarms, audit, downlinks, supervision
+from station import alarms, audit, downlinks, settings, supervision, views
 from station.model import Badge, BadgeEvent, Mark, Visit
 from station.work import Work
 
@@ -33,9 +37,19 @@ def _open(work: Work, badge: int) -> list[Visit]:
     return list(rows)
 
 
+def _running(work: Work, badge: int) -> list[Visit]:
+    """Begun and not ended, the one that began last first."""
+    begun = [(v.started_at, v.id, v) for v in _open(work, badge) if v.started_at is not None]
+    return [v for _, _, v in sorted(begun, reverse=True, key=lambda row: row[:2])]
+
+
 def current(work: Work, badge: int) -> Visit | None:
     """The visit that a badge is on: begun and not ended."""
-    return next((v for v in _open(work, badge) if v.started_at is not None), None)
+    return next(iter(_running(work, badge)), None)
+
+
+def _named(body: bytes) -> bool:
+    return len(body) >= 12 and any(body[:12])
 
 
 def find(work: Work, badge: int, body: bytes) -> Visit | None:
@@ -61,7 +75,10 @@ def plan(work: Work, who: str, badge: Badge, wanted: dict[str, Any]) -> Visit:
     interval = _minutes(wanted, "minutes", defaults.minutes)
     grace = _minutes(wanted, "grace", defaults.grace)
     starts_at = _number(wanted, "starts_at", work.now + 60 * _number(wanted, "starts_in", 0.0))
-    agreed = wanted.get("audio", badge.settings.get("missed_check_in_audio", False))
+    running = current(work, badge.number)
+    if starts_at <= work.now and running is not None and (running.started_at or 0.0) > starts_at:
+        raise alarms.Invalid("a visit of this badge began after that: end it first, or let this one begin later")
+    agreed = wanted.get("audio", settings.on(badge.settings, "missed_check_in_audio"))
     visit = Visit(
         badge=badge.number,
         origin="planned",
@@ -111,17 +128,37 @@ def _text(wanted: dict[str, Any], name: str) -> str:
     return given.strip()
 
 
-def _start(work: Work, visit: Visit, at: float) -> None:
-    for other in _open(work, visit.badge):
-        if other is not visit and other.started_at is not None:
-            # a badge is on one visit at a time; an overdue one keeps its alarm
-            _end(work, other, at, f"visit:{visit.id} began")
+def _start(work: Work, visit: Visit, at: float, uncertain: bool = False) -> None:
+    """A visit begins; told late, it may be over already. Who does not know when it began ends no other visit."""
     visit.started_at = visit.marked_at = at
     visit.due_at = at + visit.interval
     work.visit_changed(visit, "started")
+    if not uncertain:
+        _one_at_a_time(work, visit, at)
     badge = work.badge(visit.badge)
-    if badge is not None:
+    if badge is not None and visit.ended_at is None:
         downlinks.tell(work, badge, downlink.VISIT, order(work, visit))
+
+
+def _one_at_a_time(work: Work, visit: Visit, at: float) -> None:
+    """Of two visits of a badge the earlier one ended when the later one began; an overdue one keeps its alarm."""
+    later = work.db.scalar(
+        select(Visit)
+        .where(
+            Visit.badge == visit.badge,
+            Visit.id != visit.id,
+            Visit.started_at > at,
+            # one that is over counts where the badge itself was on it: what only the station began says nothing of it
+            Visit.ended_at.is_(None) | (Visit.origin == "badge") | Visit.armed_at.is_not(None),
+        )
+        .order_by(Visit.started_at)
+        .limit(1)
+    )
+    if later is not None and later.started_at is not None:
+        _end(work, visit, later.started_at, f"visit:{later.id} began")
+    for other in _running(work, visit.badge):
+        if other is not visit and (other.started_at or 0.0) <= at:
+            _end(work, other, at, f"visit:{visit.id} began")
 
 
 def order(work: Work, visit: Visit) -> bytes:
@@ -184,6 +221,9 @@ def from_badge(work: Work, badge: Badge, event: BadgeEvent, kind: int, body: byt
     if visit is None or (visit.ended_at is not None and kind != kinds.VISIT_END):
         work.count("visit unknown")
         return None
+    if not event.uncertain and event.raised_at < (visit.started_at or 0.0) and not _named(body):
+        work.count("visit unknown")  # it speaks of no visit, and the one that runs had not begun
+        return None
     if kind == kinds.VISIT_ARMED:
         armed(work, visit)
     elif kind == kinds.CHECK_IN:
@@ -199,8 +239,8 @@ def from_badge(work: Work, badge: Badge, event: BadgeEvent, kind: int, body: byt
 def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) -> Visit:
     visit = work.db.scalar(select(Visit).where(Visit.badge == badge.number, Visit.ref == event.ident).limit(1))
     defaults = work.core.config.visits
-    interval = float(badge.settings.get("visit_minutes", defaults.minutes)) * 60
-    grace = float(badge.settings.get("grace_minutes", defaults.grace)) * 60
+    interval = settings.number(badge.settings, "visit_minutes", defaults.minutes) * 60
+    grace = settings.number(badge.settings, "grace_minutes", defaults.grace) * 60
     if len(body) == 20:
         _, _, _, interval_s, grace_s = events.unpack_visit(body)
         interval, grace = float(interval_s or interval), float(grace_s)
@@ -208,15 +248,18 @@ def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) 
         # known by its beacon: now the badge's own times, unless a later mark has moved them already
         visit.interval, visit.grace = interval, grace
         if visit.marked_at == visit.started_at:
-            visit.started_at = visit.marked_at = event.raised_at
+            visit.marked_at = event.raised_at
             visit.due_at = event.raised_at + interval
-            work.visit_changed(visit, "started")
+        visit.started_at = event.raised_at
+        work.visit_changed(visit, "started")
+        if not event.uncertain:
+            _one_at_a_time(work, visit, event.raised_at)
         return visit
     visit = Visit(
         badge=badge.number,
         origin="badge",
         ref=event.ident,
-        audio=bool(badge.settings.get("missed_check_in_audio", False)),
+        audio=settings.on(badge.settings, "missed_check_in_audio"),
         interval=interval,
         grace=grace,
         starts_at=event.raised_at,
@@ -225,7 +268,7 @@ def _started_on_badge(work: Work, badge: Badge, event: BadgeEvent, body: bytes) 
     )
     work.db.add(visit)
     work.db.flush()
-    _start(work, visit, event.raised_at)
+    _start(work, visit, event.raised_at, event.uncertain)
     _late_marks(work, visit)
     return visit
 
@@ -284,7 +327,7 @@ def _extend(work: Work, visit: Visit, at: float, remaining: float | None, who: s
     if not _mark(work, visit, at, "extended", who):
         return True
     badge = work.badge(visit.badge)
-    minutes = float(badge.settings.get("extend_minutes", limits.extend_minutes)) if badge else limits.extend_minutes
+    minutes = settings.number(badge.settings if badge else {}, "extend_minutes", limits.extend_minutes)
     if visit.marked_at is None or at >= visit.marked_at:
         visit.marked_at = at
         # by the badge's own count where it says so: a check-in that is still on its way is in it
@@ -297,7 +340,7 @@ def _extend(work: Work, visit: Visit, at: float, remaining: float | None, who: s
 
 
 def _settle_overdue(work: Work, visit: Visit) -> None:
-    if visit.overdue_at is not None and visit.due_at + visit.grace > work.now:
+    if visit.overdue_at is not None and _deadline(visit) > work.now:
         visit.overdue_at = None  # running again; its alarm stays open until somebody closes it
 
 
@@ -309,22 +352,44 @@ def _tell_alarm(work: Work, visit: Visit, text: str, at: float, who: str | None)
 
 def _end(work: Work, visit: Visit, at: float, by: str) -> None:
     if visit.ended_at is not None:
+        if by == "badge" and at < visit.ended_at:
+            # the wearer had ended it before it was ended here, and that came late
+            visit.ended_at = at
+            work.visit_changed(visit, "ended")
         return
     visit.ended_at = at
     work.audit(by, "visit ended", f"visit:{visit.id}")
     text = "the wearer ended the visit" if by == "badge" else f"the visit was ended ({by})"
     _tell_alarm(work, visit, text, at, None)
-    supervision.settle(work, f"badge:{visit.badge}", "not_protected")
+    goes_on = current(work, visit.badge)
+    if goes_on is None or goes_on.armed_at is not None:
+        supervision.settle(work, f"badge:{visit.badge}", "not_protected")
     work.visit_changed(visit, "ended")
 
 
-def missed_on_badge(work: Work, badge: Badge, body: bytes) -> Visit | None:
-    """The badge's own timer ran out: its visit, marked overdue so that the station raises no second alarm."""
-    visit = find(work, badge.number, body)
-    if visit is not None and visit.ended_at is None and visit.overdue_at is None:
-        visit.overdue_at = work.now
+def missed_on_badge(work: Work, badge: Badge, event: BadgeEvent) -> None:
+    """The badge's own timer ran out: an alarm, and its visit marked overdue so that the station raises no second one.
+
+    Marked only for the interval that runs: a miss that comes after the check-in which followed it is an alarm all the
+    same, and the next deadline stands. So it does where the miss is part of what was dealt with and closed.
+    """
+    visit = find(work, badge.number, event.body)
+    alarm = alarms.signal(work, badge, event, "missed_check_in", visit)
+    if visit is None or visit.ended_at is not None or _raised(visit) or alarm.closed_at is not None:
+        return
+    # the grace is what the badge's clock and the station's may differ
+    if event.raised_at >= visit.due_at:
+        visit.overdue_at = max(work.now, _deadline(visit))
         work.visit_changed(visit, "overdue")
-    return visit
+
+
+def _deadline(visit: Visit) -> float:
+    return visit.due_at + visit.grace
+
+
+def _raised(visit: Visit) -> bool:
+    """Whether the deadline that stands now has been raised; one that was moved since has not."""
+    return visit.overdue_at is not None and visit.overdue_at >= _deadline(visit)
 
 
 # --- time passes ------------------------------------------------------------------------------------------------
@@ -333,17 +398,19 @@ def missed_on_badge(work: Work, badge: Badge, body: bytes) -> Visit | None:
 def watch(work: Work) -> None:
     """Start what was planned, raise what is overdue, and say where a badge is silent."""
     for visit in work.db.scalars(select(Visit).where(Visit.ended_at.is_(None)).with_for_update()):
+        if visit.ended_at is not None:
+            continue  # just now, by another that began
         if visit.started_at is None:
             if visit.starts_at <= work.now:
                 _start(work, visit, visit.starts_at)
             continue
-        if visit.overdue_at is None and work.now >= visit.due_at + visit.grace:
+        if work.now >= _deadline(visit) and not _raised(visit):
             visit.overdue_at = work.now
             alarm = work.alarm(visit.alarm_id) if visit.alarm_id is not None else None
             if alarm is None or alarm.closed_at is not None:
                 alarms.missed_check_in(work, visit)
             else:
-                alarms.escalate(work, alarm, "the check-in was missed once more")
+                alarms.escalate(work, alarm, views.MISSED_AGAIN)
             work.visit_changed(visit, "overdue")
         if visit.armed_at is None and visit.told_at is None and work.now > visit.started_at + ARM_WITHIN:
             visit.told_at = work.now

@@ -186,7 +186,7 @@ def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -
         visit = _visit_of_duress(work, badge, event, imitates, number, ref, first)
         alarms.signal(work, badge, event, "duress", visit)
     elif kind == kinds.MISSED_CHECK_IN:
-        alarms.signal(work, badge, event, "missed_check_in", visits.missed_on_badge(work, badge, event.body))
+        visits.missed_on_badge(work, badge, event)
     elif kind in kinds.ALARMS:
         alarms.signal(work, badge, event, kinds.name(kind), visits.current(work, badge.number))
     elif kind == kinds.CANCEL:

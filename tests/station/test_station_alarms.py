@@ -180,6 +180,55 @@ def test_a_beacon_alarm_after_a_cancel_rings_again(world: World, sos: tuple[Badg
     assert downlink.unpack_receipt(receipt.body)[:3] == (again.ident, again.ident, kinds.RECEIVED)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("form", ["beacon", "event", "other incident"])
+def test_a_new_signal_in_a_claimed_alarm_rings_until_its_owner_has_seen_it(
+    world: World, sos: tuple[Badge, Hub], cancelled: bool, form: str
+) -> None:
+    badge, hub = sos
+    incident = bytes(badge.boot) + b"\x00\x01"
+    _do(world, lambda w, a: alarms.claim(w, a, "op1"))
+    if cancelled:
+        world.clock.advance(1)
+        world.say(hub, hub.event(badge, badge.event(kinds.CANCEL, incident=incident)))
+    world.clock.advance(5)
+    # nothing new: the first signal once more, and what else the badge tells
+    world.say(hub, hub.event(badge, badge.event(kinds.CHECK_IN)))
+    assert not world.alarms()[0]["new_signal"]
+    again = badge.event(kinds.LANYARD, incident=incident if form == "event" else None)
+    world.say(hub, hub.event(badge, again) if form == "event" else hub.beacon(badge, again))
+    if form == "other incident":
+        world.say(hub, hub.event(badge, again))
+    (alarm,) = world.alarms()
+    assert (alarm["new_signal"], alarm["owner"]) == (True, "op1")
+    assert "a new signal came after" in alarm["escalation"]
+    assert [n.data["alarm"]["new_signal"] for n in world.notices if n.event == "alarm"][-1]
+    world.clock.advance(1)
+    with pytest.raises(alarms.Refused, match="op1 has claimed"):
+        _do(world, lambda w, a: alarms.claim(w, a, "op2"))
+    _do(world, lambda w, a: alarms.claim(w, a, "op1"))
+    (alarm,) = world.alarms()
+    assert (alarm["new_signal"], alarm["escalation"], alarm["owner"]) == (False, None, "op1")
+    assert not [n.data["alarm"]["new_signal"] for n in world.notices if n.event == "alarm"][-1]
+    # what is repeated is not new
+    world.clock.advance(1)
+    world.say(hub, hub.event(badge, again))
+    assert not world.alarms()[0]["new_signal"]
+
+
+def test_a_takeover_and_a_closing_end_the_ringing_of_a_new_signal_too(world: World, sos: tuple[Badge, Hub]) -> None:
+    badge, hub = sos
+    for operator in ("op1", "op2"):
+        _do(world, lambda w, a, who=operator: alarms.take_over(w, a, who))  # type: ignore[misc]
+        assert not world.alarms()[0]["new_signal"]
+        world.clock.advance(1)
+        world.say(hub, hub.beacon(badge, badge.event(kinds.SOS)))
+        assert world.alarms()[0]["new_signal"]
+        world.clock.advance(1)
+    _do(world, lambda w, a: alarms.close(w, a, "op2", "help_given", "safe_word"))
+    assert not world.alarms()[0]["new_signal"]
+
+
 def test_the_public_alarm_names_nobody_and_is_cleared_when_it_closes(world: World, sos: tuple[Badge, Hub]) -> None:
     topic = f"tocsin/1/alarms/{sos[0].number}-1-1"
     public = [s for s in world.sent if s.topic == topic]

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from station_parts import Badge, Hub
-from station_running import Running, until
+from station_running import Running, running, until
 
 from protocol import events, kinds
 
@@ -369,3 +369,34 @@ def test_every_page_can_be_hit_read_and_named(station: Running, page: Page) -> N
     page.set_viewport_size({"width": 420, "height": 800})
     page.goto(f"{station.url}/alarms/{alarm['id']}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
+
+
+def test_a_new_signal_in_a_claimed_alarm_rings_again_on_every_console(browser: Browser, tmp_path: Path) -> None:
+    with running(tmp_path / "station") as station:  # its own: no other alarm may be waiting
+        contexts = [browser.new_context() for _ in range(2)]
+        mine, other = [context.new_page() for context in contexts]
+        _sign_in(mine, station)
+        _sign_in(other, station, "op2", "second-operator")
+        badge, hub, sos = _raise(station)
+        alarm = station.alarm(badge)
+        mine.goto(f"{station.url}/alarms/{alarm['id']}")
+        mine.click("#claim")
+        expect(mine.locator("#head")).to_contain_text("This alarm is yours")
+        for page in (mine, other):
+            _wait(page, "document.body.dataset.rings === undefined")
+        station.say(hub, hub.event(badge, badge.event(kinds.CANCEL, incident=sos.ident)))
+        expect(mine.locator("#head")).to_contain_text("The wearer cancelled")
+        assert [p.evaluate("document.body.dataset.rings") for p in (mine, other)] == [None, None]
+        station.say(hub, hub.beacon(badge, badge.event(kinds.SOS)))
+        for page in (mine, other):
+            expect(page.locator("#announce")).to_contain_text("New signal: SOS, Cllr Alice Example")
+            _wait(page, "Number(document.body.dataset.rings) >= 2")
+        other.reload()
+        _wait(other, "Number(document.body.dataset.rings) >= 1")
+        mine.click("#seen-new")
+        for page in (mine, other):
+            _wait(page, "document.body.dataset.rings === undefined")
+        expect(mine.locator("#head")).to_contain_text("This alarm is yours")
+        expect(mine.locator("#head")).not_to_contain_text("Escalated")
+        for context in contexts:
+            context.close()

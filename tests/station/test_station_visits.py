@@ -198,6 +198,27 @@ def test_a_check_in_that_comes_after_the_alarm_runs_the_timer_on_and_closes_noth
     assert "missed once more" in alarm["escalation"]
 
 
+def test_a_second_miss_rings_again_where_the_first_is_claimed(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    visit = _plan(world, badge)
+    world.operator("op1")
+    world.pass_time(670, step=10)
+    for _ in range(2):
+        with world.core.work() as work:
+            alarms.tick(work, "op1")
+            row = work.alarm(1)
+            assert row is not None
+            alarms.claim(work, row, "op1")
+        assert not world.alarms()[0]["new_signal"]
+        world.say(hub, hub.event(badge, badge.event(kinds.CHECK_IN, body=visit_body(visit["id"]))))
+        for _ in range(67):
+            with world.core.work() as work:
+                alarms.tick(work, "op1")
+            world.pass_time(10, step=10)
+        (alarm,) = world.alarms()
+        assert (alarm["new_signal"], alarm["owner"]) == (True, "op1")
+
+
 def test_ending_stops_the_timer(world: World) -> None:
     badge, hub = world.badge(), world.hub()
     visit = _plan(world, badge)

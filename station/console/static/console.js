@@ -51,8 +51,10 @@ function connect() {
     if (performance.now() - answeredAt > ANSWER_MS) answer();
   });
   on("alarm", (data) => {
+    const before = open.get(data.alarm.id);
     know(data.alarm);
-    if (data.change === "raised") announce(data.alarm);
+    if (data.change === "raised") announce(data.alarm, "New alarm");
+    else if (data.alarm.new_signal && !before?.new_signal) announce(data.alarm, "New signal");
     show();
     if (page === "queue" || data.alarm.id === here) refresh();
     else refresh(["nav-waiting"]);
@@ -105,8 +107,9 @@ function know(alarm) {
   if (alarm.open && alarm.seen_at === null) shown.add(alarm.id);
 }
 
+// nobody has claimed it, or its owner has not seen what came since
 function waiting() {
-  return [...open.values()].filter((alarm) => alarm.owner === null);
+  return [...open.values()].filter((alarm) => alarm.owner === null || alarm.new_signal);
 }
 
 const KINDS = {
@@ -118,8 +121,8 @@ const KINDS = {
   loss_of_contact: "Loss of contact",
 };
 
-function announce(alarm) {
-  const text = `New alarm: ${KINDS[alarm.kind] ?? alarm.kind}, ${alarm.wearer}`;
+function announce(alarm, what) {
+  const text = `${what}: ${KINDS[alarm.kind] ?? alarm.kind}, ${alarm.wearer}`;
   const link = document.createElement("a");
   link.href = `/alarms/${alarm.id}`;
   link.textContent = text;

@@ -1,4 +1,4 @@
-// The sound of an alarm that nobody has claimed: two tones, once every two seconds, until there is none.
+// The sound of an alarm that waits for somebody: two tones, once every two seconds, until there is none.
 
 let context = null;
 let timer = null;
