@@ -20,12 +20,12 @@ MEANINGS = {
     ),
 }
 
-# Four lengths of a pulse, and no two patterns with the same lengths in the same order. What a skin, and a machine that
-# switches late, makes of a pulse is the nearest of 90, 220, 350 and 700 ms: up to here. Pauses tell nothing apart; one
-# as long as the rest between two patterns ends a pattern.
-_BETWEEN_MS = (155, 285, 525, 1000)
+# Four lengths of a pulse, and no two patterns with the same lengths in the same order. A motor that is switched off
+# late makes a pulse longer and never shorter (firmware/badge/haptic.py), so each is the longest of 90, 220, 350 and
+# 700 ms that it can be: up to here. Pauses tell nothing apart; one as long as the rest between two patterns ends one.
+_BETWEEN_MS = (205, 335, 650, 1100)
 _LENGTHS_MS = (90, 220, 350, 700)
-_SHORTEST_MS = 40
+_SHORTEST_MS = 40  # of a pause; of a pulse twice that
 
 
 def match(felt: "list[tuple[int, int]]") -> "str | None":
@@ -33,7 +33,7 @@ def match(felt: "list[tuple[int, int]]") -> "str | None":
     lengths = []
     for i in range(len(felt)):
         on, off = felt[i]
-        if not _SHORTEST_MS <= on < _BETWEEN_MS[-1] or (
+        if not 2 * _SHORTEST_MS <= on < _BETWEEN_MS[-1] or (
             i < len(felt) - 1 and not _SHORTEST_MS <= off < patterns.GAP_MS
         ):
             return None

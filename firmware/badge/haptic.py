@@ -131,14 +131,14 @@ class Haptic:
             alive()
 
     async def _play(self, name: str) -> None:
-        # times are taken from the start of the pattern: a late wake-up must not stretch what comes after it
+        # Tasks wake up late. Of a pulse its length is felt, so it is never shorter than it should be; what was lost is
+        # made up for in the pauses, so that the pattern does not become another one's rhythm.
         trace.say("haptic", "pattern=" + name)
         at = ticks_ms()
         for on_ms, off_ms in patterns.pulses(name):
             self._drive(True)
-            at = ticks_add(at, on_ms)
-            await asyncio.sleep_ms(max(0, ticks_diff(at, ticks_ms())))
+            await asyncio.sleep_ms(on_ms)
             self._drive(False)
-            at = ticks_add(at, off_ms)
-            await asyncio.sleep_ms(max(0, ticks_diff(at, ticks_ms())))
+            at = ticks_add(at, on_ms + off_ms)
+            await asyncio.sleep_ms(max(off_ms // 2, ticks_diff(at, ticks_ms())))
         await asyncio.sleep_ms(max(0, ticks_diff(ticks_add(at, patterns.GAP_MS), ticks_ms())))

@@ -212,8 +212,8 @@ def test_a_second_operator_is_warned_and_takes_over_on_purpose(
     other = context.new_page()
     _sign_in(other, station, "op2", "second-operator")
     other.goto(f"{station.url}/alarms/{alarm['id']}")
-    # a page that has not heard of the claim yet
-    other.route("**/events", lambda route: route.abort())
+    # a page that has not heard of the claim yet: its stream is neither answered nor refused
+    other.route("**/events", lambda route: None)
     other.reload()
     with station.person() as op1:
         op1.post(f"/alarms/{alarm['id']}/claim")

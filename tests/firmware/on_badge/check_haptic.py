@@ -1,6 +1,7 @@
 """The motor: what is felt can be told apart, is true when it is felt, and a broken motor breaks nothing else."""
 
 import asyncio
+import time
 
 import machine
 from firmware.badge.haptic import Haptic, Queue
@@ -112,3 +113,24 @@ def test_a_driver_that_does_not_answer_stops_nothing():
     assert not prepare(badge_s3)
     machine.I2C.failures = 0
     assert machine.pins[badge_s3.HAPTIC] == 0
+
+
+def test_a_busy_badge_shortens_no_pulse():
+    machine.motor.clear()
+    haptic = Haptic(10, 20000, 65535)
+
+    async def story():
+        playing = asyncio.create_task(haptic.run(lambda: None))
+        haptic.play(patterns.OPERATOR_WITH_YOU)
+        for _ in range(60):
+            time.sleep_ms(70)  # whatever else it does takes so long at a time
+            await asyncio.sleep_ms(1)
+        playing.cancel()
+
+    asyncio.run(story())
+    lengths = [machine.motor[i + 1][0] - machine.motor[i][0] for i in range(0, len(machine.motor), 2)]
+    wanted = [on for on, _ in patterns.pulses(patterns.OPERATOR_WITH_YOU)]
+    assert len(lengths) == len(wanted), machine.motor
+    for i in range(len(wanted)):
+        assert 0 <= lengths[i] - wanted[i] <= 80, lengths
+    assert felt(machine.motor) == [patterns.OPERATOR_WITH_YOU]
