@@ -226,6 +226,17 @@ def test_a_second_operator_is_warned_and_takes_over_on_purpose(
     context.close()
 
 
+def test_nothing_that_comes_or_goes_by_itself_moves_a_button_from_under_the_hand(station: Running, page: Page) -> None:
+    badge, _, _ = _raise(station, "Cllr Still")
+    page.goto(f"{station.url}/alarms/{station.alarm(badge)['id']}")
+    before = page.locator("#claim").bounding_box()
+    shown = "document.getElementById('announce').textContent = 'New alarm'"
+    page.evaluate(f"() => {{ document.getElementById('sound-off').hidden = false; {shown}; }}")
+    assert page.locator("#claim").bounding_box() == before
+    page.evaluate("() => { document.getElementById('sound-off').hidden = true; }")
+    assert page.locator("#claim").bounding_box() == before
+
+
 def test_a_duress_tells_the_operator_not_to_ring_the_wearer(station: Running, page: Page) -> None:
     badge, hub = station.badge(WEARER), station.hub()
     duress = badge.event(kinds.DURESS, body=events.pack_duress(kinds.CHECK_IN, b""))
