@@ -268,30 +268,36 @@ class BumbleClient(BaseBleakClient):
         )
         try:
             await asyncio.wait({attempt}, timeout=self._timeout)
-        finally:
-            if not attempt.done():
-                await asyncio.shield(self._give_up(attempt))
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_up(attempt))
+            raise
+        if not attempt.done():
+            await asyncio.shield(self._give_up(attempt))
+            raise self._unanswered()
         if attempt.cancelled():
-            if self.radio.lost.is_set():
-                raise BleakError("the air is gone")
-            raise BleakDeviceNotFoundError(self.address, f"{self.address} does not answer")
+            raise self._unanswered()
         if error := attempt.exception():
             if isinstance(error, core.ConnectionError):
-                raise BleakDeviceNotFoundError(self.address, f"{self.address} does not answer") from error
+                raise self._unanswered() from error
             raise BleakError(f"cannot connect: {error}") from error
         return attempt.result()
 
+    def _unanswered(self) -> BleakError:
+        if self.radio.lost.is_set():
+            return BleakError("the air is gone")
+        return BleakDeviceNotFoundError(self.address, f"{self.address} does not answer")
+
     async def _give_up(self, attempt: asyncio.Future[Connection]) -> None:
-        """Tell the controller to stop trying, and leave no connection behind that came in the same instant."""
-        device = self.radio.device
-        with contextlib.suppress(BleakError):
-            await _hci(device.send_command(hci.HCI_LE_Create_Connection_Cancel_Command()))
-        await asyncio.wait({attempt}, timeout=CANCEL_WAIT)
+        """Tell the controller to stop trying; a connection or an error that came in the same instant is let go."""
+        if not attempt.done():
+            with contextlib.suppress(BleakError):
+                await _hci(self.radio.device.send_command(hci.HCI_LE_Create_Connection_Cancel_Command()))
+            await asyncio.wait({attempt}, timeout=CANCEL_WAIT)
+            attempt.cancel()
+            await asyncio.wait({attempt}, timeout=CANCEL_WAIT)
         if attempt.done() and not attempt.cancelled() and attempt.exception() is None:
             with contextlib.suppress(BleakError):
                 await _hci(attempt.result().disconnect())
-        attempt.cancel()
-        await asyncio.wait({attempt}, timeout=CANCEL_WAIT)
 
     async def _discover(self, peer: Peer) -> BleakGATTServiceCollection:
         found = BleakGATTServiceCollection()

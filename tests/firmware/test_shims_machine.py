@@ -7,6 +7,7 @@ import asyncio
 import struct
 import time
 
+from interpreter import MICROPYTHON, ROOT
 from shim_bench import ERROR, WAIT, bench, output, run
 
 from firmware.emulator.board import RTC_SIZE, WATCHDOG
@@ -463,5 +464,47 @@ asyncio.run(main())
             assert b.child
             b.child.write(b"hello\n")
             assert (await b.end())[-1] == "line b'hello\\n'"
+
+    run(story)
+
+
+def test_no_garbage_is_collected_until_the_thread_that_stands_for_interrupts_runs() -> None:
+    """A collection that the starting thread begins would free what the main thread is about to use: it crashed."""
+    script = """
+import sys, gc, time, _thread, uctypes
+sys.path[:] = ["firmware/emulator/shims", ".frozen"]
+import _emulator
+seen = []
+class Late:
+    @staticmethod
+    def start_new_thread(function, arguments):
+        seen.append(gc.isenabled())
+        def late(*arguments):
+            time.sleep_ms(50)
+            seen.append("runs")
+            function(*arguments)
+        _thread.start_new_thread(late, arguments)
+_emulator._thread = Late
+memory = bytearray(8192)
+at = uctypes.addressof(memory)
+_emulator.start(%d, at, 4096, at, 4096, at + 4096)
+print(seen, gc.isenabled())
+"""
+
+    async def story() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        child = await asyncio.create_subprocess_exec(
+            MICROPYTHON, "-c", script % port, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        try:
+            async with asyncio.timeout(10):
+                printed, _ = await child.communicate()
+        finally:
+            server.close()
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        assert printed.decode().strip() == "[False, 'runs'] True"
 
     run(story)

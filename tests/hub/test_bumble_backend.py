@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import sys
 import time
@@ -15,7 +16,7 @@ from bleak import BleakClient, BleakScanner
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
-from bumble import hci
+from bumble import core, hci
 from bumble.device import Device
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.host import Host
@@ -174,6 +175,47 @@ def test_what_goes_wrong_is_bleaks_exceptions_and_leaves_a_working_radio() -> No
                 await c.connect()
 
     asyncio.run(story())
+
+
+def test_who_stops_connecting_in_the_instant_of_the_answer_leaves_neither_connection_nor_complaint() -> None:
+    complaints: list[str] = []
+
+    async def attempt(radio: Radio, device: BLEDevice | str, event: str, instead: Any = None) -> asyncio.Task[Any]:
+        """Connect, and stop as soon as the controller has said how it went."""
+        connecting = asyncio.create_task(client(radio, device).connect())
+
+        def stop(*_: Any) -> None:
+            asyncio.get_running_loop().call_soon(connecting.cancel)
+
+        radio.device.once(event, stop)
+        if instead is not None:
+            await asyncio.sleep(0.05)
+            radio.device.emit(event, instead)
+        await asyncio.wait({connecting}, timeout=5)
+        return connecting
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        async with air_process() as port:
+            peripheral = await Peripheral().join(port)
+            radio = await Radio.open(f"127.0.0.1:{port}", "hub:test")
+            device, _ = await find(radio)
+            connected = await attempt(radio, device, Device.EVENT_CONNECTION)
+            assert connected.cancelled()
+            await until(lambda: not peripheral.device.connections and not radio.device.connections)
+            failure = core.ConnectionError(  # type: ignore[no-untyped-call]
+                hci.HCI_CONNECTION_FAILED_TO_BE_ESTABLISHED_ERROR,
+                transport=core.PhysicalTransport.LE,
+                peer_address=hci.Address("F0:00:00:00:00:01"),
+            )
+            refused = await attempt(radio, "F0:00:00:00:00:01", Device.EVENT_CONNECTION_FAILURE, failure)
+            assert refused.cancelled()
+            del connected, refused, failure
+            gc.collect()
+            await radio.close()
+
+    asyncio.run(story())
+    assert complaints == []
 
 
 def test_an_air_that_is_not_there_is_an_error_and_not_a_hang() -> None:

@@ -60,17 +60,23 @@ def start(port, board_at, board_size, flash_at, flash_size, scratch_at):
     _handled.acquire()
     handlers[114] = _on_reply  # 'r'
     handlers[104] = _on_watch  # 'h'
+    # A collection that another thread begins does not stop this one, and takes what this one holds meanwhile. The
+    # reader's call allocates, so there is none until it runs; from then on it allocates nothing.
+    gc.disable()
     _thread.start_new_thread(_reader, (_sock, _head, _handled, micropython.schedule, _on_frame, time.sleep_ms))
+    _handled.acquire()
+    gc.enable()
 
 
 def _reader(sock, head, handled, schedule, on_frame, sleep_ms):
     # Shares no object with the main thread but its arguments: this port's threads have no lock around objects.
+    handled.release()
     while sock.readinto(head) == 3:
         while True:
             try:
                 schedule(on_frame, None)
                 break
-            except RuntimeError:  # the queue is full
+            except RuntimeError:  # the queue is full: of its 4 places shims take 3 at most, so this is not met
                 sleep_ms(1)
         handled.acquire()
 
