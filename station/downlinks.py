@@ -7,13 +7,13 @@ badge lately; a second copy changes nothing there.
 
 import os
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from protocol import downlink, kinds, relay
 from protocol.answer import seal_answer
 from protocol.crypto import NONCE_LENGTH
 from protocol.ident import NONE
-from station.model import Alarm, AlarmIncident, Badge, Boot, Hearing, Hub
+from station.model import Alarm, AlarmIncident, Badge, BadgeEvent, Boot, Hearing, Hub
 from station.work import Send, Work
 
 RECENT = 15.0  # seconds since a hub heard the badge: three of its STATUS intervals
@@ -116,14 +116,34 @@ def open_alarm(work: Work, badge: int) -> Alarm | None:
     )
 
 
-def state_of(alarm: Alarm | None, incident: bytes, now: float) -> tuple[bytes, int, int]:
+def level_of(work: Work, alarm: Alarm, incident: bytes) -> int:
+    """The custody level that holds for an incident of the alarm.
+
+    One that joins an alarm which somebody has already (an SOS after a cancel, say) rings until they have seen it, and
+    its wearer is not told before that somebody is with them. A miss that the station's own clock has raised is one
+    incident with what the badge then says of it.
+    """
+    somebody = alarm.level in (kinds.CLAIMED, kinds.LISTENING) and alarm.owner_since is not None
+    if not somebody or alarm.via == "station":
+        return alarm.level
+    first = work.db.scalar(
+        select(func.min(BadgeEvent.received_at)).where(
+            BadgeEvent.alarm_id == alarm.id,
+            BadgeEvent.kind.in_(kinds.ALARMS),
+            (BadgeEvent.ident == incident) | (BadgeEvent.incident == incident),
+        )
+    )
+    return kinds.RECEIVED if first is not None and first > (alarm.owner_since or 0.0) else alarm.level
+
+
+def state_of(work: Work, alarm: Alarm | None, incident: bytes) -> tuple[bytes, int, int]:
     """Incident, level and flags as protocol.downlink.pack_state takes them."""
     if alarm is None:
         return incident, kinds.RAISED, 0
     flags = downlink.RETURNED if alarm.returned else 0
-    if now - alarm.raised_at < downlink.YOUNG_S:
+    if work.now - alarm.raised_at < downlink.YOUNG_S:
         flags |= downlink.YOUNG
-    return incident, alarm.level, flags
+    return incident, level_of(work, alarm, incident), flags
 
 
 def state_body(work: Work, badge: int, incident: bytes) -> bytes:
@@ -132,7 +152,7 @@ def state_body(work: Work, badge: int, incident: bytes) -> bytes:
     if incident == NONE:
         alarm = open_alarm(work, badge)
         incident = alarm.ident if alarm else NONE
-    return downlink.pack_state(*state_of(alarm, incident, work.now))
+    return downlink.pack_state(*state_of(work, alarm, incident))
 
 
 def tell_state(work: Work, alarm: Alarm) -> None:
@@ -145,8 +165,8 @@ def tell_state(work: Work, alarm: Alarm) -> None:
         incident = badge.incident
     if incident == NONE:
         return
-    tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(alarm, incident, work.now)))
+    tell(work, badge, downlink.STATE, downlink.pack_state(*state_of(work, alarm, incident)))
     boot = work.find(Boot, badge.number, badge.boot) if badge.boot else None
     # an answer can be read by any hub of the council: that somebody handles a duress must not show
     if boot is not None and by_beacon_only(boot) and not alarm.silent and not alarm.returned:
-        broadcast(work, badge, boot, hubs_near(work, badge.number), incident, alarm.level)
+        broadcast(work, badge, boot, hubs_near(work, badge.number), incident, level_of(work, alarm, incident))

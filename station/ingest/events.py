@@ -292,7 +292,7 @@ def _receipt(
         incident = alarm.ident if alarm.ident != NONE else event.ident
     if alarm is None:
         alarm = downlinks.find_alarm(work, badge.number, incident)
-    incident, level, flags = downlinks.state_of(alarm, incident, work.now)
+    incident, level, flags = downlinks.state_of(work, alarm, incident)
     known = work.find(Identity, badge.number, event.ident)
     if form == relay.BEACON and not (known is not None and known.sealed):
         flags |= downlink.BY_BEACON
@@ -303,8 +303,9 @@ def _receipt(
     if downlinks.by_beacon_only(run):
         # a duress is answered as the act that it imitates: an event that is taken, and nothing more
         loud = alarm is not None and event.kind in kinds.ALARMS and event.kind != kinds.DURESS
-        level = alarm.level if alarm is not None and loud else kinds.RECEIVED
-        downlinks.broadcast(work, badge, run, [hub], incident if loud else event.ident, level)
+        downlinks.broadcast(
+            work, badge, run, [hub], incident if loud else event.ident, level if loud else kinds.RECEIVED
+        )
     if event.receipt is None and event.kind == kinds.TEST and ready:
         event.receipt = badge.down_number
 

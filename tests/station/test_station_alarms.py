@@ -216,6 +216,38 @@ def test_a_new_signal_in_a_claimed_alarm_rings_until_its_owner_has_seen_it(
     assert not world.alarms()[0]["new_signal"]
 
 
+@pytest.mark.parametrize("by", ["claim", "take over"])
+@pytest.mark.parametrize("form", ["beacon", "beacon and event"])
+def test_an_sos_after_a_cancel_is_claimed_for_its_wearer_only_once_somebody_has_seen_it(
+    world: World, sos: tuple[Badge, Hub], form: str, by: str
+) -> None:
+    """A vibration is a promise (rule 1): who claimed the alarm before has not seen what came since."""
+    badge, hub = sos
+    before = bytes(badge.boot) + b"\x00\x01"
+    _do(world, lambda w, a: alarms.claim(w, a, "op1"))
+    assert world.states(hub, badge)[-1] == (before, kinds.CLAIMED, 0)
+    world.clock.advance(5)
+    world.say(hub, hub.event(badge, badge.event(kinds.CANCEL, incident=before)))
+    again = badge.event(kinds.SOS)
+    answered = len(world.told(hub, badge))
+    world.say(hub, hub.beacon(badge, again))
+    if form == "beacon and event":
+        world.say(hub, hub.event(badge, again))
+    world.say(hub, hub.status(badge, badge.status(incident=again.ident, level=kinds.RECEIVED)))
+    levels = [
+        downlink.unpack_receipt(m.body)[2] if m.type == downlink.RECEIPT else downlink.unpack_state(m.body)[1]
+        for m in world.told(hub, badge)[answered:]
+        if m.type in (downlink.RECEIPT, downlink.STATE, downlink.PROOF)
+    ]
+    assert len(levels) >= 2
+    assert set(levels) == {kinds.RECEIVED}
+    assert world.alarms()[0]["new_signal"]
+    world.clock.advance(1)
+    act = alarms.claim if by == "claim" else alarms.take_over
+    _do(world, lambda w, a: act(w, a, "op1" if by == "claim" else "op2"))
+    assert world.states(hub, badge)[-1] == (again.ident, kinds.CLAIMED, 0)
+
+
 def test_a_takeover_and_a_closing_end_the_ringing_of_a_new_signal_too(world: World, sos: tuple[Badge, Hub]) -> None:
     badge, hub = sos
     for operator in ("op1", "op2"):
