@@ -28,6 +28,7 @@ logger = logging.getLogger("station.broker")
 HOST = "127.0.0.1"
 START_S = 10.0  # until a broker must accept connections
 RESTART_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # waiting before each further attempt; the last one is repeated
+ANOTHER = 2  # further ports that are tried where any will do
 _HEALTHY_S = 30.0  # a broker that ran so long starts again at once
 
 
@@ -52,7 +53,6 @@ def choose(kind: str) -> str:
 def free_port() -> int:
     """A TCP port that was free a moment ago."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
@@ -159,6 +159,7 @@ class EmbeddedBroker:
     def __init__(self, kind: str, port: int) -> None:
         self.kind = kind
         self.port = port
+        self._any = port == 0  # whichever is free
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._ready = threading.Event()
@@ -198,6 +199,11 @@ class EmbeddedBroker:
             if self._stopping.is_set():
                 return
             if not self._ready.is_set():
+                if self._any and attempt < ANOTHER:
+                    # somebody took the port since it was found free
+                    attempt += 1
+                    self.port = free_port()
+                    continue
                 self._failure = self._failure or "it ended at once"
                 self._ready.set()
                 return

@@ -48,10 +48,14 @@ class _Server(uvicorn.Server):
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if port:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        # at once: until a socket listens, somebody else may take the same port and be the first to listen
+        listening.listen()
     except (OSError, OverflowError) as error:
+        listening.close()
         raise StationError(
             f"[station] port: cannot listen on {host}:{port} ({error}); give another port, or 0 for a free one"
         ) from error

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from paho.mqtt.enums import CallbackAPIVersion
 
+from drill.processes import Port
 from firmware.emulator.air.client import open_hci
 from firmware.emulator.air.link import Air
 from firmware.emulator.air.server import serve
@@ -431,11 +432,13 @@ class Station:
             self.send(hub, relay.RECEIPT, relay.pack_receipt(badge, name, blob, form))
 
 
+_held: list[Port] = []
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody listens on, and that nobody else is given while the tests run."""
+    _held.append(Port())
+    return _held[-1].number
 
 
 @contextlib.contextmanager

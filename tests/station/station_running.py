@@ -16,8 +16,18 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from station_parts import Badge, Hub
 
+from drill.processes import Port
+
 TOKEN = "token-for-tests-0123456789"
 PATIENCE_S = 15.0
+
+_held: list[Port] = []
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that nobody else is given while the tests run."""
+    _held.append(Port())
+    return _held[-1].number
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from station_running import Running, running, until
+from station_running import Running, free_port, running, until
 
 from protocol import kinds
-from station.broker import find_mosquitto, free_port
+from station import broker as broker_module
+from station.broker import EmbeddedBroker, find_mosquitto
 from station.bus import Arrived, BrokerAddress, Bus
+from station.serve import _listen
 
 KINDS = ["amqtt", "mosquitto"]
 
@@ -100,8 +103,6 @@ def test_a_killed_broker_leaves_no_process_and_its_port_is_free_at_once(
 
 
 def test_a_taken_port_is_said_in_one_line() -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -115,6 +116,32 @@ def test_a_taken_port_is_said_in_one_line() -> None:
     assert done.returncode == 1
     assert f"port {port} is taken" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_where_any_port_will_do_one_that_somebody_took_meanwhile_is_left(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = iter([taken.getsockname()[1], free_port()])
+        monkeypatch.setattr(broker_module, "free_port", lambda: next(found))
+        embedded = EmbeddedBroker(kind, 0)
+        embedded.start()
+        try:
+            assert embedded.port != taken.getsockname()[1]
+            socket.create_connection(("127.0.0.1", embedded.port), 1).close()
+        finally:
+            embedded.stop()
+
+
+@pytest.mark.parametrize("port", [0, 1])
+def test_the_consoles_port_is_the_stations_own_before_it_serves(port: int) -> None:
+    """While the station starts, nobody else may listen where its console will be: it ended with a traceback."""
+    with _listen("127.0.0.1", port and free_port()) as console, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(console.getsockname())
 
 
 def test_the_station_brings_its_broker_back_and_no_alarm_is_lost(kind: str, tmp_path: Path) -> None:

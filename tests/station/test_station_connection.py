@@ -16,10 +16,10 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy.exc import OperationalError
-from station_running import until
+from station_running import free_port, until
 
 from station import bus as connection
-from station.broker import find_mosquitto, free_port
+from station.broker import find_mosquitto
 from station.bus import Arrived, BrokerAddress, Bus
 from station.work import Send
 
