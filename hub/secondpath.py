@@ -252,7 +252,8 @@ class SecondPath:
     async def _tell(self, waiting: _Waiting) -> None:
         """Try every number that needs a message; afterwards the alarm is done, or has a time to try again."""
         key = (waiting.badge, waiting.ident)
-        begun = any(state in ("trying", "sent") for state in waiting.numbers.values())
+        # what was begun is told to all the numbers; its own entry in the budget must not hold it back from the others
+        begun = "trying" in waiting.numbers.values() or waiting.counted >= waiting.rank
         if not begun and (why := self._against(waiting)):
             self._hold_back(waiting, why)
             return

@@ -188,32 +188,69 @@ def test_a_hub_whose_outbox_was_lost_while_nobody_was_told_takes_the_alarm_again
     asyncio.run(story())
 
 
-def test_one_of_two_numbers_took_it_so_the_other_is_tried_for_some_minutes_and_then_it_is_done(bench: Bench) -> None:
+@pytest.mark.parametrize(("verified", "trusted"), [(True, True), (False, True), (False, False)])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_one_of_two_numbers_took_it_so_the_other_is_tried_for_some_minutes_and_then_it_is_done(
+    bench: Bench, failing: int, verified: bool, trusted: bool
+) -> None:
     async def story() -> None:
         send = bench.second._hand_over
         tries: list[str] = []
 
         def hand_over(number: str, text: Any) -> None:
             tries.append(number)
-            if number == NUMBERS[0]:
+            if number == NUMBERS[failing]:
                 bench.modem.refuse = 1
             send(number, text)
 
         bench.second._hand_over = hand_over  # type: ignore[method-assign]
-        bench.alarm(1)
+        bench.alarm(1, verified=verified, trusted=trusted)
         for _ in range(30):
             await bench.later(60)
-        assert [number for number, _ in bench.modem.sent] == [NUMBERS[1]]
-        assert tries.count(NUMBERS[1]) == 1
-        assert tries.count(NUMBERS[0]) == TRIES + 1
+        assert [number for number, _ in bench.modem.sent] == [NUMBERS[1 - failing]]
+        assert tries.count(NUMBERS[1 - failing]) == 1
+        assert tries.count(NUMBERS[failing]) == TRIES + 1
         assert [told[3:5] for told in bench.told] == [(2, 1)]
         assert bench.second.pending == 0
         bench.second._hand_over = send  # type: ignore[method-assign]
-        bench.alarm(2)  # another matter
+        await bench.later(3600)  # another matter, another hour
+        bench.modem.sent.clear()
+        bench.alarm(2, verified=verified, trusted=trusted)
         await bench.later(16)
-        assert len(bench.texts) == 1
+        assert [number for number, _ in bench.modem.sent] == list(NUMBERS)
 
     play(bench, story)
+
+
+def test_a_number_that_failed_once_is_told_after_a_beacon_also_by_a_hub_that_was_killed_in_between(
+    bench: Bench,
+) -> None:
+    async def story() -> None:
+        send = bench.second._hand_over
+
+        def hand_over(number: str, text: Any) -> None:
+            bench.modem.refuse = int(number == NUMBERS[1])
+            send(number, text)
+
+        bench.second._hand_over = hand_over  # type: ignore[method-assign]
+        task = asyncio.create_task(bench.second.run())
+        name = bench.alarm(1, verified=False)
+        await bench.later(16)
+        task.cancel()
+        await asyncio.wait({task})
+        assert [number for number, _ in bench.modem.sent] == [NUMBERS[0]]
+        bench.second.close()
+        bench.second = bench.start()
+        bench.second.resume([(12, name, kinds.SOS, PLACE, False, bench.clock.now_ms() - 16_000)])
+        task = asyncio.create_task(bench.second.run())
+        await bench.later(1)
+        assert [number for number, _ in bench.modem.sent] == list(NUMBERS)
+        assert [told[3:5] for told in bench.told] == [(2, 2)]
+        task.cancel()
+        await asyncio.wait({task})
+        bench.second.close()
+
+    asyncio.run(story())
 
 
 def test_a_message_whose_fate_is_unknown_is_sent_again_marked_and_soon_seldom(bench: Bench) -> None:
