@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import serial
-
 from hub import gpsd
+from hub.serialport import open_port
 
 logger = logging.getLogger("hub.location")
 
@@ -224,15 +223,15 @@ class Location:
         def read() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the hub has stopped
                 try:
-                    with serial.Serial(name, baud, timeout=READ_S) as port:
+                    with open_port(name, baud, timeout=READ_S) as port:
                         quiet = 0.0
                         while not stop.is_set():
                             data = port.read(max(1, min(port.in_waiting, 4096)))
                             quiet = 0.0 if data else quiet + READ_S
                             if data or quiet >= SILENT_S:
                                 loop.call_soon_threadsafe(take, data)
-                except (OSError, ValueError, TypeError) as problem:  # SerialException is an OSError
-                    text = getattr(problem, "strerror", None) or str(problem)
+                except Exception as problem:  # whatever it is: it must be heard of, or nobody looks again
+                    text = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
                     loop.call_soon_threadsafe(fail, OSError(getattr(problem, "errno", 0) or 0, text))
 
         thread = threading.Thread(target=read, name="gps", daemon=True)

@@ -16,9 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import serial
-
 from hub.identity import write_private
+from hub.serialport import open_port
 from hub.sms import Text
 
 logger = logging.getLogger("hub.modem")
@@ -77,8 +76,8 @@ class Modem:
 
     def __enter__(self) -> Modem:
         try:
-            self._port = serial.Serial(self._name, self._baud, timeout=0.1, write_timeout=ANSWER_S, exclusive=True)
-        except (OSError, ValueError) as problem:  # SerialException is an OSError
+            self._port = open_port(self._name, self._baud, timeout=0.1, write_timeout=ANSWER_S, exclusive=True)
+        except OSError as problem:
             raise ModemFailed(_why(self._name, problem)) from problem
         return self
 

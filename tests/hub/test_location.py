@@ -9,9 +9,11 @@ import pty
 import random
 import shutil
 import subprocess
+import termios
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -105,6 +107,40 @@ def test_a_receiver_that_is_silent_or_gone_is_told(port: tuple[int, str], monkey
         await until(lambda: "No such file" in gone.problem, 3)
 
     follow(gone, "/dev/ttyUSB98", other)
+
+
+@pytest.mark.parametrize(
+    "problem", [termios.error(5, "Input/output error"), RuntimeError("odd"), TypeError(), OSError(5, "gone")]
+)
+def test_a_receiver_that_vanishes_while_its_port_is_opened_is_found_again(
+    port: tuple[int, str], monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    monkeypatch.setattr(location, "RETRY_S", 0.2)
+    place = Location(lambda: 0)
+    real, raised = termios.tcflush, []
+
+    def gone(*args: Any) -> None:
+        if not raised:
+            raised.append(True)
+            raise problem
+        real(*args)
+
+    monkeypatch.setattr(termios, "tcflush", gone)
+
+    async def story() -> None:
+        await until(lambda: raised, 3)
+        await until(lambda: place.problem, 3, "it is told")
+        assert port[1] in place.problem
+        assert "(" not in place.problem, "in words"
+
+        def report() -> object:
+            os.write(port[0], GGA)
+            return place.facts()
+
+        await until(report, 5, "a fix after it was looked for again")
+        assert place.problem == ""
+
+    follow(place, port[1], story)
 
 
 TPV = {"class": "TPV", "device": "/dev/x", "mode": 3, "lat": PLACE[0], "lon": PLACE[1], "eph": 9.52}

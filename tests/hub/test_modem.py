@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
+import termios
 import tty
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +126,32 @@ def test_a_port_that_is_not_a_modem(babble: bytes) -> None:
     finally:
         os.close(slave)
         os.close(master)
+
+
+def test_a_modem_that_vanishes_while_its_port_is_opened_is_a_failure_and_found_again(
+    emulated: modem_emulator.Modem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as vanishing:
+        vanishing.setattr(termios, "tcflush", gone)
+        with pytest.raises(ModemFailed, match="Input/output error"), Modem(emulated.port):
+            pass
+    send(emulated, "x")
+    assert len(emulated.sent) == 1
+
+
+def gone(*_: object) -> None:
+    """What the kernel says of a terminal that was unplugged."""
+    raise termios.error(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_the_kernel_says_so_of_a_terminal_that_was_unplugged() -> None:
+    master, slave = pty.openpty()
+    os.close(master)
+    with pytest.raises(termios.error) as caught:
+        termios.tcflush(slave, termios.TCIFLUSH)
+    os.close(slave)
+    assert caught.value.args == (errno.EIO, os.strerror(errno.EIO))
+    assert not isinstance(caught.value, OSError)
 
 
 def test_a_port_that_is_not_there_and_one_that_is_no_port(tmp_path: Path) -> None:
