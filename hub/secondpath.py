@@ -22,11 +22,12 @@ import json
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hub.background import Result, in_background
 from hub.clock import Clock
 from hub.identity import write_private
 from hub.modem import REFUSED, Modem, ModemFailed, Report
@@ -142,9 +143,9 @@ class SecondPath:
         self._sent_ms: dict[tuple[int, int], deque[tuple[int, int]]] = {}
         self._at: _Waiting | None = None  # the one that is being told
         self._fit = False  # whether the modem was ready when it was last asked to send
+        self._closed = False
         self._warned_ms = -HOUR_MS
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "modem")
         self._load()
 
     # ------------------------------------------------------------------ what happens
@@ -244,8 +245,8 @@ class SecondPath:
             self._wake.clear()
 
     def close(self) -> None:
-        """No more; a message that is being handed over is not waited for."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """No more: a message that is being handed over is not waited for, and one that is not yet is not begun."""
+        self._closed = True
 
     # ------------------------------------------------------------------ sending
 
@@ -306,9 +307,8 @@ class SecondPath:
             before = waiting.numbers.get(number)
             waiting.numbers[number] = "trying"
             self._save()
-            self._fit = False
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._hand_over, number, text)
+                await self._by_modem(partial(self._hand_over, number, text))
             except ModemFailed as failed:
                 problem = failed
                 if failed.perhaps:
@@ -352,6 +352,8 @@ class SecondPath:
         with self._modem() as modem:
             self.report = modem.check()
             self._fit = True
+            if self._closed:  # its next run sends it
+                raise ModemFailed("the hub has stopped")
             modem.send(number, text)
 
     def _finish(self, waiting: _Waiting, always: bool = False) -> None:
@@ -435,13 +437,25 @@ class SecondPath:
                     del self._sent_ms[key]
         return times
 
+    async def _by_modem(self, call: Callable[[], Result]) -> Result:
+        """Something that is done with the modem, in a thread. Raises ModemFailed, whatever went wrong with it."""
+        self._fit = False
+        try:
+            return await in_background("modem", call)
+        except ModemFailed:
+            raise
+        except Exception as problem:
+            # a fault of a driver or of ours may cost this try, but not the hub and everything else that it carries
+            text = f"{self._setup.port}: {type(problem).__name__}: {problem}"
+            raise ModemFailed(text, perhaps=self._fit) from problem
+
     async def _look(self) -> None:
         def look() -> Report:
             with self._modem() as modem:
                 return modem.check()
 
         try:
-            self.report = await asyncio.get_running_loop().run_in_executor(self._thread, look)
+            self.report = await self._by_modem(look)
             self.problem = ""
         except ModemFailed as failed:
             if str(failed) != self.problem:

@@ -18,7 +18,6 @@ import json
 import logging
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+
+from hub.background import in_background
 
 logger = logging.getLogger("hub.uplink")
 
@@ -301,7 +302,7 @@ class Uplink:
 
         try:
             async with asyncio.timeout(CONNECT_S + 1):
-                await _in_background(connect)
+                await in_background("mqtt-connect", connect)
         except TimeoutError:
             raise _Refused("does not answer") from None
         self._attach(client)
@@ -449,28 +450,3 @@ def _words(problem: OSError) -> str:
 
 class _Refused(Exception):
     """The broker does not want, or no longer; the text says how."""
-
-
-async def _in_background(call: Callable[[], None]) -> None:
-    """Run something that may block in a thread that nobody waits for at the end.
-
-    A name that does not resolve can take half a minute; the event loop's own threads would hold up the hub's stop.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def end(problem: BaseException | None) -> None:
-        if not ended.done():
-            ended.set_exception(problem) if problem else ended.set_result(None)
-
-    def run() -> None:
-        problem: BaseException | None = None
-        try:
-            call()
-        except BaseException as raised:
-            problem = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the hub has stopped
-            loop.call_soon_threadsafe(end, problem)
-
-    threading.Thread(target=run, name="mqtt-connect", daemon=True).start()
-    await ended

@@ -10,11 +10,12 @@ import pty
 import re
 import select
 import threading
-import time
 import tty
 from pathlib import Path
 
 from hub import sms
+
+SILENCE, GONE = "", "gone"
 
 
 class Modem:
@@ -31,6 +32,7 @@ class Modem:
         self.commands: list[str] = []
         self.pin: str | None = None
         self.pin_tries = 3
+        self.pin_answers: list[str] = []  # to a PIN, before the SIM is asked: a line, SILENCE, or GONE
         self.registration = 1
         self.signal = 17
         self.deaf = False
@@ -40,7 +42,8 @@ class Modem:
         self.slow_s = 0.0
         self.without_prompt = False
         self.taking = threading.Event()  # set while a message is being taken
-        self._closing = False
+        self._closing = threading.Event()
+        self._gone = False
         self._echo = True
         self._charset = "GSM"
         self._coding = 0
@@ -49,17 +52,18 @@ class Modem:
 
     def close(self) -> None:
         """Unplug it."""
-        self._closing = True
+        self._closing.set()
         self._thread.join()
         os.close(self._slave)
-        os.close(self.master)
+        if not self._gone:
+            os.close(self.master)
 
     def _say(self, text: str) -> None:
         os.write(self.master, f"\r\n{text}\r\n".encode())
 
     def _byte(self) -> bytes:
         while not select.select([self.master], [], [], 0.02)[0]:
-            if self._closing:
+            if self._closing.is_set():
                 raise OSError
         return os.read(self.master, 1)
 
@@ -97,11 +101,15 @@ class Modem:
         elif command == "AT+CPIN?":
             self._say("+CPIN: " + ("SIM PUK" if not self.pin_tries else "SIM PIN" if self.pin else "READY"))
         elif found := re.fullmatch(r'AT\+CPIN="(\d+)"', command):
+            if self.pin_answers:
+                self._instead(self.pin_answers.pop(0))
+                return
             if found[1] != self.pin:
                 self.pin_tries -= 1
                 self._say("+CME ERROR: 16")
                 return
             self.pin = None
+            self.pin_tries = 3
         elif command == "AT+CREG?":
             self._say(f"+CREG: 0,{self.registration}")
         elif command == "AT+CEREG?":
@@ -121,6 +129,14 @@ class Modem:
             return
         self._say("OK")
 
+    def _instead(self, answer: str) -> None:
+        if answer == GONE:
+            self._gone = True
+            os.close(self.master)
+            raise OSError
+        if answer != SILENCE:
+            self._say(answer)
+
     def _take(self, number: str) -> None:
         if self.without_prompt:
             return
@@ -139,6 +155,6 @@ class Modem:
         if self._charset == "UCS2":
             number = bytes.fromhex(number).decode("utf-16-be")
         self.sent.append((number, text))
-        time.sleep(self.slow_s)
+        self._closing.wait(self.slow_s)
         self._say(f"+CMGS: {len(self.sent)}")
         self._say("OK")

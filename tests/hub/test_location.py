@@ -117,7 +117,8 @@ def test_a_receiver_that_vanishes_while_its_port_is_opened_is_found_again(
 ) -> None:
     monkeypatch.setattr(location, "RETRY_S", 0.2)
     place = Location(lambda: 0)
-    real, raised = termios.tcflush, []
+    real = termios.tcflush
+    raised: list[bool] = []
 
     def gone(*args: Any) -> None:
         if not raised:

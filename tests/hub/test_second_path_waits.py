@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from hub import keeper as keeping
 from hub import sms
 from hub.app import Hub
 from hub.keeper import Keeper
-from hub.modem import ModemFailed
+from hub.modem import Modem, ModemFailed, Report
 from hub.outbox import Outbox, Row, StoreFailed
 from hub.secondpath import ONE_MATTER_MS, PENDING_MAX, PER_HOUR, TRIES, VERIFIED, SecondPath
 from protocol import ident, kinds, relay
@@ -251,6 +252,71 @@ def test_a_number_that_failed_once_is_told_after_a_beacon_also_by_a_hub_that_was
         bench.second.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("raised", [OSError(5, "Input/output error"), RuntimeError("a fault of a driver"), TypeError()])
+def test_whatever_goes_wrong_with_the_modem_costs_a_try_and_never_the_hub(bench: Bench, raised: Exception) -> None:
+    async def story() -> None:
+        send = bench.second._hand_over
+        wrong = [raised]
+
+        def hand_over(number: str, text: Any) -> None:
+            if wrong:
+                raise wrong.pop()
+            send(number, text)
+
+        bench.second._hand_over = hand_over  # type: ignore[method-assign]
+        real = bench.second._modem
+        looks = [raised]
+
+        def modem() -> Modem:
+            if looks:
+                raise looks.pop()
+            return real()
+
+        bench.second._modem = modem
+        await until(lambda: bench.second.problem, 5, "the first look tells of it")
+        assert type(raised).__name__ in bench.second.problem
+        bench.alarm(1)
+        await bench.later(16)
+        assert bench.modem.sent == []
+        assert type(raised).__name__ in bench.second.problem
+        await bench.later(6)
+        assert [number for number, _ in bench.modem.sent] == list(NUMBERS)
+        assert "Perhaps" not in bench.texts[0], "the modem was not given it"
+        assert bench.second.problem == ""
+
+    play(bench, story)
+
+
+def test_a_hub_that_stops_while_the_modem_wakes_hands_nothing_over_any_more(bench: Bench) -> None:
+    checks, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Modem):
+        def check(self) -> Report:
+            found = super().check()
+            checks.set()
+            go_on.wait(10)
+            return found
+
+        def __exit__(self, *problem: object) -> None:
+            super().__exit__(*problem)
+            ended.set()
+
+    async def story() -> None:
+        bench.second._modem = lambda: Slow(bench.modem.port)
+        task = asyncio.create_task(bench.second.run())
+        bench.alarm(1)
+        bench.clock.moved_ms += 16_000
+        await until(checks.is_set, 10, "the modem is ready")
+        task.cancel()
+        await asyncio.wait({task})
+        bench.second.close()
+        go_on.set()
+        await until(ended.is_set, 10)
+
+    asyncio.run(story())
+    assert bench.modem.sent == []
 
 
 def test_a_message_whose_fate_is_unknown_is_sent_again_marked_and_soon_seldom(bench: Bench) -> None:
