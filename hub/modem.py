@@ -12,12 +12,11 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from hub.identity import write_private
 from hub.serialport import open_port
+from hub.simpin import SimPin
 from hub.sms import Text
 
 logger = logging.getLogger("hub.modem")
@@ -28,17 +27,22 @@ PIN_S = 20.0  # a SIM that was just unlocked needs seconds until it is ready
 SEND_S = 60.0  # until the network has taken a message: 27.005 gives no limit, modems give up after a minute
 WEAK = 5  # of 31 (AT+CSQ): -103 dBm; below it messages are often refused
 REGISTERED = {1: "home network", 5: "roaming", 6: "home network, text only", 7: "roaming, text only"}
+# +CME ERROR (27.007, 9.2), by number and in words: the SIM said no; the SIM was not asked
+_PIN_WRONG = {"16", "incorrect password"}
+_PIN_NOT_SEEN = {"10", "14", "sim not inserted", "sim busy"}
 _NOT = {0: "not searching", 2: "searching", 3: "refused by the network", 4: "unknown"}
 
 
 class ModemFailed(Exception):
     """It did not work; the text says what to do. `lasting`: trying again will not help.
 
-    `perhaps`: the message was given to the modem, which did not say what became of it.
+    `perhaps`: the message was given to the modem, which did not say what became of it. `said`: the line by which the
+    modem itself said that it did not work, or "".
     """
 
-    def __init__(self, text: str, lasting: bool = False, perhaps: bool = False) -> None:
+    def __init__(self, text: str, lasting: bool = False, perhaps: bool = False, said: str = "") -> None:
         super().__init__(text)
+        self.said = said
         self.lasting = lasting
         self.perhaps = perhaps
 
@@ -60,7 +64,7 @@ class Modem:
     """A modem at a port, opened. Use as a context. Every method raises ModemFailed.
 
     `refused` is a file that remembers a PIN which the SIM did not take: three wrong ones lock it, and a hub that is
-    started again and again would soon have tried three times.
+    started again and again would soon have tried three times. It may be entered again after it was left.
     """
 
     def __init__(
@@ -68,13 +72,14 @@ class Modem:
     ) -> None:  # fmt: skip
         self._name = port
         self._baud = baud
-        self._pin = pin
-        self._refused = refused
+        self._sim = SimPin(pin or "", refused)
         self._port: Any = None
         self._buffer = b""
         self._lines: deque[str] = deque()
 
     def __enter__(self) -> Modem:
+        self._buffer = b""
+        self._lines.clear()
         try:
             self._port = open_port(self._name, self._baud, timeout=0.1, write_timeout=ANSWER_S, exclusive=True)
         except OSError as problem:
@@ -107,7 +112,7 @@ class Modem:
         try:
             found = self._until(lambda line: line.startswith("+CMGS:"), SEND_S)
         except ModemFailed as problem:
-            refused = "ERROR" in str(problem)
+            refused = "ERROR" in problem.said
             raise ModemFailed(str(problem), perhaps=not refused) from problem
         if not found:
             raise ModemFailed(
@@ -150,29 +155,49 @@ class Modem:
     def _unlock(self) -> None:
         state = self._pin_state()
         if state == "SIM PIN":
-            if not self._pin:
-                raise ModemFailed("the SIM asks for its PIN: give pin in [second_path], or take the PIN off", True)
-            digest = sha256(self._pin.encode()).hexdigest()
-            if self._refused is not None and self._refused.exists() and self._refused.read_text() == digest:
-                raise ModemFailed("the SIM has refused this PIN before, and it is not tried again: correct pin", True)
-            try:
-                self.command(f'AT+CPIN="{self._pin}"', PIN_S)
-            except ModemFailed as problem:
-                if self._refused is not None:
-                    with contextlib.suppress(OSError):
-                        write_private(self._refused, digest.encode())
+            self._give_pin()
+            state = self._opened()
+        if state == "READY":
+            self._sim.open()
+            return
+        raise ModemFailed(f"the SIM says {state}: unlock it in a telephone first", True)
+
+    def _give_pin(self) -> None:
+        if not self._sim.pin:
+            raise ModemFailed("the SIM asks for its PIN: give pin in [second_path], or take the PIN off", True)
+        if why := self._sim.against():
+            raise ModemFailed(why, True)
+        self._sim.giving()
+        try:
+            self.command(f'AT+CPIN="{self._sim.pin}"', PIN_S)
+        except ModemFailed as problem:
+            error = problem.said.partition("+CME ERROR:")[2].strip().lower()
+            if error in _PIN_WRONG:
+                self._sim.refused()
                 raise ModemFailed("the SIM does not take this PIN; it is not tried again", True) from problem
-            end = time.monotonic() + PIN_S
-            while (state := self._pin_state()) != "READY" and time.monotonic() < end:
-                time.sleep(0.2)
-        if state != "READY":
-            raise ModemFailed(f"the SIM says {state}: unlock it in a telephone first", True)
+            if error in _PIN_NOT_SEEN:
+                self._sim.not_judged()
+            raise ModemFailed(f"no word of the SIM whether it took its PIN: {problem}", said=problem.said) from problem
+
+    def _opened(self) -> str:
+        """The state of a SIM that was just unlocked, and may be busy with that for a while."""
+        end = time.monotonic() + PIN_S
+        while True:
+            try:
+                state = self._pin_state()
+            except ModemFailed as problem:
+                if not problem.said or time.monotonic() >= end:
+                    raise
+            else:
+                if state == "READY" or time.monotonic() >= end:
+                    return state
+            time.sleep(0.2)
 
     def _pin_state(self) -> str:
         try:
             lines = self.command("AT+CPIN?")
         except ModemFailed as problem:
-            raise ModemFailed(f"{self._name}: no SIM, or it is not read ({problem})") from problem
+            raise ModemFailed(f"{self._name}: no SIM, or it is not read ({problem})", said=problem.said) from problem
         return next((line.partition(":")[2].strip() for line in lines if line.startswith("+CPIN:")), "nothing")
 
     def _network(self) -> str:
@@ -223,7 +248,7 @@ class Modem:
                 if wanted(line):
                     return True
                 if line == "ERROR" or line.startswith(("+CMS ERROR", "+CME ERROR", "NO CARRIER")):
-                    raise ModemFailed(f"{self._name}: {line}")
+                    raise ModemFailed(f"{self._name}: {line}", said=line)
             if time.monotonic() >= end:
                 return False
             self._read()

@@ -134,7 +134,9 @@ class SecondPath:
         self._path = folder / "sms.json"
         self._clock = clock
         self._told = told
-        self._modem = modem or (lambda: Modem(setup.port, setup.baud, setup.pin, folder / REFUSED))
+        # one for good: it remembers what became of a PIN also where the disk does not
+        own = Modem(setup.port, setup.baud, setup.pin, folder / REFUSED)
+        self._modem = modem or (lambda: own)
         self._waiting: dict[Key, _Waiting] = {}
         # acknowledged, or told: never again. False: only by beacon, and an event with this identity is still told
         self._done: dict[Key, bool] = {}

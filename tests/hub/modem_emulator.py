@@ -33,6 +33,7 @@ class Modem:
         self.pin: str | None = None
         self.pin_tries = 3
         self.pin_answers: list[str] = []  # to a PIN, before the SIM is asked: a line, SILENCE, or GONE
+        self.pin_wrong = "+CME ERROR: 16"
         self.registration = 1
         self.signal = 17
         self.deaf = False
@@ -106,7 +107,8 @@ class Modem:
                 return
             if found[1] != self.pin:
                 self.pin_tries -= 1
-                self._say("+CME ERROR: 16")
+                if self.pin_wrong != SILENCE:
+                    self._say(self.pin_wrong)
                 return
             self.pin = None
             self.pin_tries = 3

@@ -14,10 +14,12 @@ import modem_emulator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modem_emulator import GONE, SILENCE
 
 from hub import modem as modems
 from hub import sms
 from hub.modem import Modem, ModemFailed
+from hub.simpin import UNANSWERED_MAX, SimPin
 
 
 @pytest.fixture
@@ -81,6 +83,78 @@ def test_a_sim_with_a_pin_is_unlocked_once_and_a_wrong_pin_is_never_tried_again(
     emulated.pin_tries = 0
     with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match="SIM PUK: unlock it in a telephone"):
         modem.check()
+
+
+@pytest.mark.parametrize("answer", [GONE, SILENCE, "+CME ERROR: 14", "+CME ERROR: SIM busy", "+CME ERROR: 13", "ERROR"])
+def test_a_modem_that_goes_away_or_is_busy_while_it_is_given_the_right_pin_is_given_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(modems, "PIN_S", 0.5)
+    link, remembered = tmp_path / "modem", tmp_path / "refused"
+    emulated = modem_emulator.Modem(link)
+    emulated.pin, emulated.pin_answers = "1234", [answer]
+    with Modem(str(link), pin="1234", refused=remembered) as modem, pytest.raises(ModemFailed) as caught:
+        modem.check()
+    assert not caught.value.lasting
+    if answer == GONE:
+        emulated.close()
+        link.unlink()
+        emulated = modem_emulator.Modem(link)
+        emulated.pin = "1234"
+    with Modem(str(link), pin="1234", refused=remembered) as modem:
+        assert modem.check().network == "home network"
+    assert emulated.pin_tries == 3
+    assert not remembered.exists(), "nothing is held against it the next time"
+    emulated.close()
+
+
+def test_a_sim_that_is_busy_for_long_is_asked_until_it_is_not(emulated: modem_emulator.Modem, tmp_path: Path) -> None:
+    emulated.pin, emulated.pin_answers = "1234", ["+CME ERROR: 14"] * 5
+    for _ in range(5):
+        with Modem(emulated.port, pin="1234", refused=tmp_path / "refused") as modem, pytest.raises(ModemFailed):
+            modem.check()
+    with Modem(emulated.port, pin="1234", refused=tmp_path / "refused") as modem:
+        modem.check()
+
+
+@pytest.mark.parametrize("says", [SILENCE, "ERROR", "OK"])
+@pytest.mark.parametrize("disk", [True, False])
+def test_a_wrong_pin_of_which_the_modem_says_nothing_clear_locks_no_sim(
+    emulated: modem_emulator.Modem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, disk: bool
+) -> None:
+    monkeypatch.setattr(modems, "PIN_S", 0.3)
+    remembered = tmp_path / ("refused" if disk else "no/such/folder")
+    emulated.pin, emulated.pin_wrong = "1234", says
+    one = Modem(emulated.port, pin="9999", refused=remembered)
+    for _ in range(4):  # a hub that is started again and again; without a disk, one that only tries again and again
+        modem = Modem(emulated.port, pin="9999", refused=remembered) if disk else one
+        with modem, pytest.raises(ModemFailed) as caught:
+            modem.check()
+    assert emulated.pin_tries == 1, "one is left to a person"
+    assert "unlock it in a telephone" in str(caught.value)
+    assert caught.value.lasting
+    emulated.pin_wrong = "+CME ERROR: 16"
+    with Modem(emulated.port, pin="1234", refused=remembered) as right:
+        right.check()
+    assert not remembered.exists()
+
+
+def test_a_pin_that_was_being_given_by_a_hub_that_was_killed_counts_and_a_deleted_file_forgives(tmp_path: Path) -> None:
+    path = tmp_path / "refused"
+    hubs = [SimPin("1234", path) for _ in range(3)]
+    for killed in hubs[:UNANSWERED_MAX]:
+        assert killed.against() == ""
+        killed.giving()
+    assert f"then delete {path}" in hubs[2].against()
+    assert SimPin("4321", path).against() == "", "another PIN"
+    path.unlink()
+    assert hubs[0].against() == hubs[2].against() == ""
+    hubs[0].refused()
+    assert "has refused this PIN before" in hubs[2].against()
+    path.write_bytes(b"\xff\x00 rubbish")
+    assert SimPin("1234", path).against() == ""
+    hubs[1].open()
+    assert hubs[0].against() == ""
 
 
 @pytest.mark.parametrize(("state", "says"), [(0, "not searching"), (2, "searching"), (3, "refused by the network")])
