@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shim_bench import ADDRESS, RADIO, WAIT, bench, output
+from shim_bench import ADDRESS, ERROR, RADIO, WAIT, bench, output
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -474,6 +474,23 @@ print("sent", i)
             count = int(lines[-1].split()[1])
             assert await b.frames("W", count) == [b"\0\x10" + b"%20d" % i for i in range(count)]
             assert [body[:2] for body in await b.frames("R", 1000)] == [struct.pack(">H", i) for i in range(1000)]
+
+    run(story)
+
+
+def test_what_the_radio_could_not_do_raises() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            for kind in "ACS":
+                b.link.handlers[kind] = lambda _body: b.link.send("r")
+            await b.start(
+                RADIO.partition("ble.irq")[0]
+                + ERROR
+                + """
+print(error(ble.active, True), ble.active(), error(ble.config, addr_mode=1), ble.active(False))
+"""
+            )
+            assert (await b.end())[-1] == "5 False 5 False"
 
     run(story)
 
