@@ -12,6 +12,7 @@ import secrets
 import struct
 from collections import deque
 from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from bumble import att, hci
@@ -36,6 +37,14 @@ ANSWER_S = 1.0  # how long a peer's read waits for the application
 JOB_S = 5.0  # a controller answers within milliseconds, or not at all
 
 
+@dataclass(frozen=True)
+class _Job:
+    """Work that takes its time. If it is `answered` the badge waits for what it returns; b"" tells it of a failure."""
+
+    work: Coroutine[Any, Any, bytes | None]
+    answered: bool
+
+
 class Radio:
     """One badge's radio. `name` is what it is called on the air."""
 
@@ -55,19 +64,19 @@ class Radio:
         self._characteristics: dict[int, Any] = {}
         self._answers: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
         self._token = 0
-        self._jobs: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
-        self._job: asyncio.Task[None] | None = None
+        self._job: asyncio.Task[bytes | None] | None = None
         self._scan_end: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Future[None]] = set()
         self.pairing = Pairing(link)
         link.handlers.update(
             {
-                "A": lambda body: self._later(self._on_active(body)),
-                "C": lambda body: self._later(self._on_config(body)),
+                "A": lambda body: self._later(self._on_active(body), answered=True),
+                "C": lambda body: self._later(self._on_config(body), answered=body[:1] == b"a"),
                 "V": lambda body: self._later(self._on_advertise(body)),
                 "Q": lambda body: self._later(self._on_scan(body)),
-                "S": lambda body: self._later(self._on_services(body)),
+                "S": lambda body: self._later(self._on_services(body), answered=True),
                 "N": self._on_notify,
                 "I": self._on_indicate,
                 "D": self._on_disconnect,
@@ -91,30 +100,40 @@ class Radio:
             self._worker.cancel()
         await self.off()
 
-    def _later(self, job: Coroutine[Any, Any, None]) -> None:
-        self._jobs.put_nowait(job)
+    def _later(self, work: Coroutine[Any, Any, bytes | None], *, answered: bool = False) -> None:
+        self._jobs.put_nowait(_Job(work, answered))
 
     async def _work(self) -> None:
         while True:
-            self._job = asyncio.create_task(self._timed(await self._jobs.get()))
+            job = await self._jobs.get()
+            self._job = asyncio.create_task(self._timed(job.work))
             await asyncio.wait((self._job,))
-            if not self._job.cancelled() and (problem := self._job.exception()):
+            answer = None
+            if self._job.cancelled():
+                pass
+            elif problem := self._job.exception():
                 # one failed command must not end the radio
                 text = f"{type(problem).__name__}: {problem}"
                 logger.warning("%s", text)
                 self._bus.emit("log", text=f"radio: {text}")
+            else:
+                answer = self._job.result()
+            if job.answered:
+                self._link.send("r", answer or b"")
 
-    async def _timed(self, job: Coroutine[Any, Any, None]) -> None:
+    async def _timed(self, work: Coroutine[Any, Any, bytes | None]) -> bytes | None:
         async with asyncio.timeout(JOB_S):
-            await job
+            return await work
 
     async def off(self) -> None:
         """The radio loses power: peers notice by their supervision timeout."""
-        while not self._jobs.empty():
-            self._jobs.get_nowait().close()
-        if self._job and self._job is not asyncio.current_task() and not self._job.done():
-            self._job.cancel()
-            await asyncio.wait((self._job,))
+        if self._job is not asyncio.current_task():
+            # The board was reset: nobody waits for an answer. What follows a job is the badge's, and is done in turn.
+            while not self._jobs.empty():
+                self._jobs.get_nowait().work.close()
+            if self._job and not self._job.done():
+                self._job.cancel()
+                await asyncio.wait((self._job,))
         device, self.device = self.device, None
         transport, self._transport = self._transport, None
         if self._scan_end:
@@ -131,17 +150,15 @@ class Radio:
         if transport:
             await transport.close()
 
-    async def _on_active(self, body: bytes) -> None:
+    async def _on_active(self, body: bytes) -> bytes:
         await self.off()
         if not body[0]:
-            self._link.send("r", bytes(6))
-            return
+            return bytes(6)
         try:
             transport = await open_hci(*self._air, self._name)
         except OSError as problem:
             self._bus.emit("log", text=f"the air cannot be reached: {problem}")
-            self._link.send("r", bytes(6))
-            return
+            return bytes(6)
         self._transport = transport
         transport.source.terminated.add_done_callback(lambda _done: self._air_gone(transport))
         host = Host(transport.source, transport.sink)
@@ -161,7 +178,7 @@ class Radio:
         if queue:
             queue.on("flow", self._on_flow)
         self._bus.emit("radio", on=True, advertising=False, connections=0)
-        self._link.send("r", self._mac())
+        return self._mac()
 
     def _air_gone(self, transport: Transport) -> None:
         if self._transport is transport:
@@ -176,7 +193,7 @@ class Radio:
         address = self.device.public_address if public else self.device.random_address
         return bytes(address)[::-1]
 
-    async def _on_config(self, body: bytes) -> None:
+    async def _on_config(self, body: bytes) -> bytes | None:
         key, value = body[:1], body[1:]
         if key == b"n":
             self._gap_name = value
@@ -188,9 +205,10 @@ class Radio:
             self._address_mode = value[0]
             if self.device and self._address_mode != PUBLIC:
                 await self._new_address(self.device)
-            self._link.send("r", self._mac())
+            return self._mac()
         else:
             self.pairing.configure(key, value[0])
+        return None
 
     async def _new_address(self, device: Device) -> None:
         if self._address_mode == RANDOM:
@@ -320,12 +338,11 @@ class Radio:
 
     # ------------------------------------------------------------------ GATT
 
-    async def _on_services(self, body: bytes) -> None:
+    async def _on_services(self, body: bytes) -> bytes:
         device = self.device
         handles: list[int] = []
         if device is None:
-            self._link.send("r")
-            return
+            return b""
         reader = _Reader(body)
         services = []
         order: list[Any] = []
@@ -351,7 +368,7 @@ class Radio:
             handles.append(attribute.handle)
             self._values[attribute.handle] = b""
             self._characteristics[attribute.handle] = attribute
-        self._link.send("r", struct.pack(f">{len(handles)}H", *handles))
+        return struct.pack(f">{len(handles)}H", *handles)
 
     def _served(self, attribute: Any) -> CharacteristicValue[bytes]:
         async def read(connection: Connection) -> bytes:

@@ -157,10 +157,10 @@ class Bench:
         """A central writes."""
         self.link.send("w", struct.pack(">HH", connection, handle) + value)
 
-    def pin(self, pin: int, level: int) -> None:
-        """A pin changes."""
+    def pin(self, pin: int, level: int, ago_us: int = 0) -> None:
+        """A pin changes, or did so long ago."""
         self.board.set_pin(pin, level)
-        self.link.send("p", struct.pack(">BBI", pin, level, time.monotonic_ns() // 1000 & 0xFFFFFFFF))
+        self.link.send("p", struct.pack(">BBI", pin, level, time.monotonic_ns() // 1000 - ago_us & 0xFFFFFFFF))
 
     async def close(self) -> None:
         """End everything."""

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shim_bench import ADDRESS, RADIO, WAIT, bench, output
+from shim_bench import ADDRESS, ERROR, RADIO, WAIT, bench, output
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -403,6 +403,94 @@ print(order)
             await b.until("ready")
             b.connect()
             assert (await b.end())[-1] == "['handler', 'scheduled']"
+
+    run(story)
+
+
+def test_a_frame_is_sent_whole_though_handlers_send_in_between() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                RADIO
+                + WAIT
+                + """
+import _emulator, machine
+pressed = 0
+def press(pin):
+    global pressed
+    pressed += 1
+    ble.gatts_write(tx, b"pressed")
+machine.Pin(4).irq(press)
+def slow(part):   # before a part that is slow there is time for handlers
+    if part == b"slow":
+        print("asked", turn)
+        while len(seen) <= turn or pressed <= turn:
+            wait(1)
+    return len(part)
+_emulator.len = slow
+ble.gatts_set_buffer(tx, 20)
+for turn in range(3):
+    _emulator.send(87, b"\\0", b"\\x10", b"slow")
+    try:
+        _emulator.send(87, bytes(2000))
+    except ValueError:
+        print("too long")
+    _emulator.send(87, b"\\0\\x10", b"whole")
+"""
+            )
+            for turn in range(3):
+                await b.until(f"asked {turn}")
+                b.link.send("q", struct.pack(">HHH", 7, 1, 18))
+                b.pin(4, 0)
+            lines = await b.end()
+            assert lines.count("too long") == 3
+            assert await b.frames("W", 9) == [b"\0\x12pressed", b"\0\x10slow", b"\0\x10whole"] * 3
+            assert [body[:3] for body in await b.frames("R", 3)] == [b"\0\x07\0"] * 3
+
+    run(story)
+
+
+def test_no_frame_is_spoilt_by_the_handlers_of_those_that_come() -> None:
+    """The same as it happens: a badge that sends and sends, and a companion that asks and asks."""
+
+    async def story() -> None:
+        async with bench() as b:
+            await b.start(
+                RADIO
+                + """
+print("ready")
+i = 0
+while len(seen) < 1000:
+    ble.gatts_write(rx, b"%20d" % i)
+    i += 1
+print("sent", i)
+"""
+            )
+            await b.until("ready")
+            for i in range(1000):
+                b.link.send("q", struct.pack(">HHH", i, 1, 18))
+                await asyncio.sleep(0)
+            lines = await b.end()
+            count = int(lines[-1].split()[1])
+            assert await b.frames("W", count) == [b"\0\x10" + b"%20d" % i for i in range(count)]
+            assert [body[:2] for body in await b.frames("R", 1000)] == [struct.pack(">H", i) for i in range(1000)]
+
+    run(story)
+
+
+def test_what_the_radio_could_not_do_raises() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            for kind in "ACS":
+                b.link.handlers[kind] = lambda _body: b.link.send("r")
+            await b.start(
+                RADIO.partition("ble.irq")[0]
+                + ERROR
+                + """
+print(error(ble.active, True), ble.active(), error(ble.config, addr_mode=1), ble.active(False))
+"""
+            )
+            assert (await b.end())[-1] == "5 False 5 False"
 
     run(story)
 

@@ -74,6 +74,35 @@ print(count < 40, count > 0, button.value())
     run(story)
 
 
+def test_no_pin_interrupt_is_lost_that_had_the_queue_to_itself_however_long_it_waited() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.set_pin(4, 1)
+            await b.start(
+                WAIT
+                + PIN
+                + """
+count = 0
+def edge(pin):
+    global count
+    count += 1
+    print("edge", count)
+button.irq(edge)
+print("ready")
+while count < 20:
+    wait(1)
+"""
+            )
+            await b.until("ready")
+            for i in range(20):  # as on a busy machine: each is seen 15 ms late, after the one before it
+                await asyncio.sleep(0.02)
+                b.pin(4, i % 2, ago_us=15_000)
+                await b.until(f"edge {i + 1}")
+            assert (await b.end())[-1] == "edge 20"
+
+    run(story)
+
+
 def test_the_motor_and_outputs_are_told_with_their_time() -> None:
     async def story() -> None:
         async with bench() as b:

@@ -36,9 +36,11 @@ noisy = False  # the radio is on
 _HEAD = 3
 _RX = 0  # offsets in the scratch memory
 _TX = 1024
+_SPARE = 2048
 _sock = None
 _rx = None
-_tx = None
+_tx = None  # where the next frame is put together
+_spare = None  # the same for a handler that runs meanwhile; a third cannot be: handlers do not interrupt each other
 _head = bytearray(_HEAD)
 _handled = _thread.allocate_lock()
 _reply = None
@@ -46,12 +48,13 @@ _reply = None
 
 def start(port, board_at, board_size, flash_at, flash_size, scratch_at):
     # Called once by _boot.
-    global board, flash, zero, _sock, _rx, _tx
+    global board, flash, zero, _sock, _rx, _tx, _spare
     board = uctypes.bytearray_at(board_at, board_size)
     flash = uctypes.bytearray_at(flash_at, flash_size)
     zero = struct.unpack_from("<Q", board, TICKS)[0]
     _rx = memoryview(uctypes.bytearray_at(scratch_at + _RX, 1024))
     _tx = memoryview(uctypes.bytearray_at(scratch_at + _TX, 1024))
+    _spare = memoryview(uctypes.bytearray_at(scratch_at + _SPARE, 1024))
     if not port:
         return
     _sock = socket.socket()
@@ -112,17 +115,23 @@ def broken(part):
 
 
 def send(kind, *parts):
-    # One frame. Parts are bytes-like.
-    n = 3
-    for part in parts:
-        e = n + len(part)
-        _tx[n:e] = part
-        n = e
-    _tx[0] = n - 3 >> 8
-    _tx[1] = n - 3 & 255
-    _tx[2] = kind
-    if _sock:
-        _sock.write(_tx, n)
+    # One frame. Parts are bytes-like. Between two of them a handler may run that sends a frame of its own: first.
+    global _tx
+    tx = _tx
+    _tx = _spare
+    try:
+        n = 3
+        for part in parts:
+            e = n + len(part)
+            tx[n:e] = part
+            n = e
+        tx[0] = n - 3 >> 8
+        tx[1] = n - 3 & 255
+        tx[2] = kind
+        if _sock:
+            _sock.write(tx, n)
+    finally:
+        _tx = tx
 
 
 def call(kind, *parts):

@@ -32,12 +32,21 @@ _CONNECTIONS = const(3)
 _DEFAULT_BUFFER = const(20)
 _MTU = const(23)
 
+_EIO = const(5)
 _EINVAL = const(22)
 _ENOMEM = const(12)
 _ENODEV = const(19)
 _ENOTCONN = const(107)
 _EALREADY = const(114)
 _EPERM = const(1)
+
+
+def _ask(kind, *parts):
+    # A command that has an answer: an empty one says that it failed.
+    answer = _emulator.call(kind, *parts)
+    if not answer:
+        raise OSError(_EIO)
+    return answer
 
 
 class UUID:
@@ -113,14 +122,14 @@ class BLE:
             return self._active
         on = bool(on)
         if on != self._active:
-            self._active = on
+            self._active = _emulator.noisy = False
             self._connected.clear()
             self._values.clear()
             self._advertising = False
             self._scanning = False
             self._credits = _POOL
-            answer = _emulator.call(65, bytes((on,)))  # 'A'
-            _emulator.noisy = on
+            answer = _ask(65, bytes((on,)))  # 'A'
+            self._active = _emulator.noisy = on
             if on:
                 self._mac = answer[:6]
         return on
@@ -153,7 +162,7 @@ class BLE:
                 if self._active and (self._advertising or self._scanning):
                     # port: the controller refuses a new address while one is in use, and the port asserts
                     raise OSError(_EALREADY)
-                self._mac = _emulator.call(67, b"a", bytes((value,)))[:6]
+                self._mac = _ask(67, b"a", bytes((value,)))[:6]
             elif key in ("bond", "mitm", "le_secure"):
                 value = bool(value)
                 _emulator.send(67, {"bond": b"b", "mitm": b"p", "le_secure": b"l"}[key], bytes((value,)))
@@ -244,7 +253,7 @@ class BLE:
                 for d in descriptors:
                     uuid(d[0])
                     out.extend(struct.pack(">H", d[1]))
-        answer = _emulator.call(83, out)  # 'S'
+        answer = _ask(83, out)  # 'S'
         handles = struct.unpack(">%dH" % (len(answer) // 2), answer)
         i = 0
         result = []

@@ -90,14 +90,18 @@ class Pin:
         return "Pin(%d)" % self.id
 
 
-_late = 0  # interrupts in a row that waited because nobody had time
+_late = 0  # interrupts in a row that waited behind another because nobody had time
+_looked = 0  # when the latest was handled
 
 
 def _on_pin(rx, n):
-    global _late
-    waited = (time.ticks_us() - struct.unpack_from(">I", rx, 2)[0]) & 0xFFFFFFFF
-    _late = _late + 1 if waited > _BUSY_US else 0
-    if _late > _QUEUE:
+    global _late, _looked
+    now = time.ticks_us()
+    waited = (now - struct.unpack_from(">I", rx, 2)[0]) & 0xFFFFFFFF
+    # one that happened after the one before it was handled had the queue to itself: only this machine was slow
+    _late = _late + 1 if waited > _BUSY_US and waited > now - _looked else 0
+    _looked = now
+    if _late >= _QUEUE:
         return  # the board's queue had long been full
     pin = Pin._all.get(rx[0])
     if pin is not None and pin._trigger & (1 if rx[1] else 2):
