@@ -1,6 +1,7 @@
 """Operators' accounts and sessions: argon2id for passwords, random tokens for sessions, stored hashed."""
 
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from sqlalchemy import delete
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from station.config import OperatorTable
@@ -17,7 +19,10 @@ from station.work import Core, Work
 
 SESSION_S = 12 * 3600.0  # a shift; renewed by use
 _RENEW_S = 60.0
+_RENEW_AGAIN_S = 10.0  # after a renewal that the database refused
 PASSWORD_MIN = 8
+logger = logging.getLogger("station.accounts")
+
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 _hasher = PasswordHasher()  # argon2id, RFC 9106's second recommended option: 64 MiB, about 0.1 s
@@ -94,7 +99,8 @@ def sign_out(work: Work, token: str) -> None:
 
 
 def operator_of(core: Core, token: str) -> str | None:
-    """Whose session this is, and None for an unknown or old one. Renews it now and then."""
+    """Whose session this is, and None for an unknown or old one. Renews it now and then, where the database lets it: it
+    is most when that refuses to write that operators must see what there is."""
     now = core.clock.now()
     key = _token_hash(token)
     with core.read() as db:
@@ -102,13 +108,20 @@ def operator_of(core: Core, token: str) -> str | None:
         if row is None or now - row.used_at > SESSION_S:
             return None
         operator, used = row.operator, row.used_at
-    if now - used > _RENEW_S:
+    if now - used <= _RENEW_S or now < core.renew_from:
+        return operator
+    # others do not wait for the same refusal: a locked database takes seconds to give it
+    core.renew_from = now + _RENEW_AGAIN_S
+    try:
         with core.work() as work:
             again = work.db.get(WebSession, key)
-            if again is None:
-                return None
-            again.used_at = now
-    return operator
+            if again is not None:
+                again.used_at = now
+    except SQLAlchemyError as error:
+        logger.error("the session of %s was not renewed: %s", operator, getattr(error, "orig", error))
+        return operator
+    core.renew_from = 0.0
+    return operator if again is not None else None
 
 
 def holds(db: Session, token: str, now: float) -> bool:

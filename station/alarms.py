@@ -362,7 +362,8 @@ def next_step(work: Work, alarm: Alarm, operator: str) -> None:
 
 
 def close(work: Work, alarm: Alarm, operator: str, outcome: str, welfare: str, text: str = "") -> None:
-    """Close it with an outcome and how the wearer's welfare was confirmed. Raises Invalid, Refused."""
+    """Close it with an outcome and how the wearer's welfare was confirmed. Raises Invalid; Refused also while its owner
+    has not said that they saw the newest signal."""
     welfare = "spoke_to_wearer" if welfare.lower() in _PLAIN_WELFARE else welfare
     if outcome not in OUTCOMES:
         raise Invalid(f"closing needs an outcome: one of {', '.join(OUTCOMES)}")
@@ -372,6 +373,9 @@ def close(work: Work, alarm: Alarm, operator: str, outcome: str, welfare: str, t
     if alarm.owner != operator:
         text = f"{alarm.owner} has claimed this alarm" if alarm.owner else "claim the alarm before you close it"
         raise Refused(text, alarm.owner)
+    if views.new_signal(work.db, alarm):
+        # its badge has the receipt already, and would take the closing for the answer to it
+        raise Refused('a new signal has come: say "I have seen the new signal" (claim it once more), then close')
     if text.strip():
         note(work, alarm, operator, text)
     alarm.outcome, alarm.welfare, alarm.closed_at = outcome, welfare, work.now

@@ -119,12 +119,16 @@ def open_alarm(work: Work, badge: int) -> Alarm | None:
 def level_of(work: Work, alarm: Alarm, incident: bytes) -> int:
     """The custody level that holds for an incident of the alarm.
 
-    One that joins an alarm which somebody has already (an SOS after a cancel, say) rings until they have seen it, and
-    its wearer is not told before that somebody is with them. A miss that the station's own clock has raised is one
+    One that joins an alarm which somebody has already rings until they have seen it, and its wearer is not told before
+    that somebody is with them. So it is with the first signal after a cancel, which badges raise in the same incident:
+    whoever has the alarm believes that it was taken back. A miss that the station's own clock has raised is one
     incident with what the badge then says of it.
     """
-    somebody = alarm.level in (kinds.CLAIMED, kinds.LISTENING) and alarm.owner_since is not None
-    if not somebody or alarm.via == "station":
+    if alarm.level not in (kinds.CLAIMED, kinds.LISTENING) or alarm.owner_since is None:
+        return alarm.level
+    if alarm.cancelled_at is not None and _unseen_after_cancel(work, alarm, alarm.owner_since):
+        return kinds.RECEIVED
+    if alarm.via == "station":
         return alarm.level
     first = work.db.scalar(
         select(func.min(BadgeEvent.received_at)).where(
@@ -133,7 +137,26 @@ def level_of(work: Work, alarm: Alarm, incident: bytes) -> int:
             (BadgeEvent.ident == incident) | (BadgeEvent.incident == incident),
         )
     )
-    return kinds.RECEIVED if first is not None and first > (alarm.owner_since or 0.0) else alarm.level
+    return kinds.RECEIVED if first is not None and first > alarm.owner_since else alarm.level
+
+
+def _unseen_after_cancel(work: Work, alarm: Alarm, owner_since: float) -> bool:
+    """Whether signals have come since the wearer's newest cancel, and the alarm's owner has seen none of them."""
+    told = list(work.db.scalars(select(BadgeEvent).where(BadgeEvent.alarm_id == alarm.id)))
+    cancels = [event for event in told if event.kind == kinds.CANCEL]
+    since = [
+        event.received_at
+        for event in told
+        if event.kind in kinds.ALARMS and all(_comes_after(event, cancel) for cancel in cancels)
+    ]
+    return bool(cancels and since) and min(since) > owner_since
+
+
+def _comes_after(event: BadgeEvent, other: BadgeEvent) -> bool:
+    """Whether the badge raised it later: by its own count, which no delay on the way can change."""
+    if event.ident[:6] == other.ident[:6]:
+        return event.ident > other.ident
+    return event.raised_at > other.raised_at
 
 
 def state_of(work: Work, alarm: Alarm | None, incident: bytes) -> tuple[bytes, int, int]:

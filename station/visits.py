@@ -7,7 +7,8 @@ order of arrival gives the same timer.
 
 A badge is on one visit at a time, and the one that began last counts: a start that is only late in coming ends
 nothing that began after it. Where nobody knows when a visit began, its timer runs beside the other's until its
-envelope says, because a false alarm is better than none.
+envelope says, because a false alarm is better than none. So it is with what a clock that was set back since has left
+in the future.
 
 A planned visit arms the badge by a VISIT message, repeated with each STATUS until the badge says that it knows.
 Where the badge stays silent the timer runs all the same, and the wearer is told that they are not protected, as far
@@ -21,10 +22,12 @@ from sqlalchemy import select
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
 from station import alarms, audit, downlinks, settings, supervision, views
+from station.clock import STEP_S
 from station.model import Badge, BadgeEvent, Mark, Visit
 from station.work import Work
 
 ARM_WITHIN = 15.0  # seconds after the planned start: three STATUS intervals, then the badge counts as silent
+PROMPT = 60.0  # seconds: a start that is told within them is of now, whatever an earlier clock said of another's
 ORDERS = 3  # times that a change by an operator is repeated: the badge's STATUS does not say when it is due
 MINUTES_MIN, MINUTES_MAX = 0.01, 1440.0  # products allow up to a day
 TEXT_MAX = 200
@@ -76,7 +79,7 @@ def plan(work: Work, who: str, badge: Badge, wanted: dict[str, Any]) -> Visit:
     grace = _minutes(wanted, "grace", defaults.grace)
     starts_at = _number(wanted, "starts_at", work.now + 60 * _number(wanted, "starts_in", 0.0))
     running = current(work, badge.number)
-    if starts_at <= work.now and running is not None and (running.started_at or 0.0) > starts_at:
+    if running is not None and starts_at < (running.started_at or 0.0) <= work.now + STEP_S:
         raise alarms.Invalid("a visit of this badge began after that: end it first, or let this one begin later")
     agreed = wanted.get("audio", settings.on(badge.settings, "missed_check_in_audio"))
     visit = Visit(
@@ -142,6 +145,7 @@ def _start(work: Work, visit: Visit, at: float, uncertain: bool = False) -> None
 
 def _one_at_a_time(work: Work, visit: Visit, at: float) -> None:
     """Of two visits of a badge the earlier one ended when the later one began; an overdue one keeps its alarm."""
+    beside = _of_an_earlier_clock(work, visit, at)
     later = work.db.scalar(
         select(Visit)
         .where(
@@ -157,8 +161,24 @@ def _one_at_a_time(work: Work, visit: Visit, at: float) -> None:
     if later is not None and later.started_at is not None:
         _end(work, visit, later.started_at, f"visit:{later.id} began")
     for other in _running(work, visit.badge):
-        if other is not visit and (other.started_at or 0.0) <= at:
+        if other is not visit and other not in beside and (other.started_at or 0.0) <= at:
             _end(work, other, at, f"visit:{visit.id} began")
+
+
+def _of_an_earlier_clock(work: Work, visit: Visit, at: float) -> list[Visit]:
+    """Put right what a clock that was set back since has left in the future: it began no later than this visit.
+
+    Gives those that run on beside it: of what is told late nobody can say which of the two began last.
+    """
+    beside = []
+    for other in work.db.scalars(
+        select(Visit).where(Visit.badge == visit.badge, Visit.id != visit.id, Visit.started_at > work.now + STEP_S)
+    ):
+        work.audit(audit.STATION, "visit from the future", f"visit:{other.id}", started_at=other.started_at)
+        other.started_at = at
+        if other.ended_at is None and work.now - at > PROMPT:
+            beside.append(other)
+    return beside
 
 
 def order(work: Work, visit: Visit) -> bytes:

@@ -205,6 +205,7 @@ class Core:
         self.config = config
         self.keyring = Keyring(vault)
         self.started_at = clock.now()
+        self.renew_from = 0.0  # no session is renewed before: the database has just refused one, or is being asked
         self.intake = Intake(
             store, clock, config.station.worker, lambda entry: self.heard(Committed(notices=[Notice("device", entry)]))
         )

@@ -217,38 +217,104 @@ def test_a_new_signal_in_a_claimed_alarm_rings_until_its_owner_has_seen_it(
 
 
 @pytest.mark.parametrize("by", ["claim", "take over"])
-@pytest.mark.parametrize("form", ["beacon", "beacon and event"])
+@pytest.mark.parametrize(
+    ("form", "same"),
+    [("beacon", True), ("event", True), ("beacon and event", True), ("beacon", False), ("beacon and event", False)],
+)
 def test_an_sos_after_a_cancel_is_claimed_for_its_wearer_only_once_somebody_has_seen_it(
-    world: World, sos: tuple[Badge, Hub], form: str, by: str
+    world: World, sos: tuple[Badge, Hub], form: str, by: str, same: bool
 ) -> None:
-    """A vibration is a promise (rule 1): who claimed the alarm before has not seen what came since."""
+    """A vibration is a promise (rule 1): who claimed the alarm before has not seen what came since. The firmware's
+    incident stays open after a cancel, so that the next press is of it; a beacon cannot say so."""
     badge, hub = sos
     before = bytes(badge.boot) + b"\x00\x01"
     _do(world, lambda w, a: alarms.claim(w, a, "op1"))
     assert world.states(hub, badge)[-1] == (before, kinds.CLAIMED, 0)
     world.clock.advance(5)
     world.say(hub, hub.event(badge, badge.event(kinds.CANCEL, incident=before)))
-    again = badge.event(kinds.SOS)
+    again = badge.event(kinds.SOS, incident=before if same else None)
     answered = len(world.told(hub, badge))
-    world.say(hub, hub.beacon(badge, again))
-    if form == "beacon and event":
+    if form != "event":
+        world.say(hub, hub.beacon(badge, again))
+    if form != "beacon":
         world.say(hub, hub.event(badge, again))
-    world.say(hub, hub.status(badge, badge.status(incident=again.ident, level=kinds.RECEIVED)))
-    levels = [
-        downlink.unpack_receipt(m.body)[2] if m.type == downlink.RECEIPT else downlink.unpack_state(m.body)[1]
-        for m in world.told(hub, badge)[answered:]
-        if m.type in (downlink.RECEIPT, downlink.STATE, downlink.PROOF)
-    ]
+    world.say(hub, hub.status(badge, badge.status(incident=again.incident, level=kinds.RECEIVED)), "status")
+    levels = _levels(world, hub, badge, answered)
     assert len(levels) >= 2
     assert set(levels) == {kinds.RECEIVED}
+    assert len(world.alarms()) == 1
     assert world.alarms()[0]["new_signal"]
     world.clock.advance(1)
     act = alarms.claim if by == "claim" else alarms.take_over
     _do(world, lambda w, a: act(w, a, "op1" if by == "claim" else "op2"))
-    assert world.states(hub, badge)[-1] == (again.ident, kinds.CLAIMED, 0)
+    assert world.states(hub, badge)[-1] == (again.incident, kinds.CLAIMED, 0)
 
 
-def test_a_takeover_and_a_closing_end_the_ringing_of_a_new_signal_too(world: World, sos: tuple[Badge, Hub]) -> None:
+def _levels(world: World, hub: Hub, badge: Badge, after: int) -> list[int]:
+    """The custody levels in what the badge was told since."""
+    return [
+        downlink.unpack_receipt(m.body)[2] if m.type == downlink.RECEIPT else downlink.unpack_state(m.body)[1]
+        for m in world.told(hub, badge)[after:]
+        if m.type in (downlink.RECEIPT, downlink.STATE, downlink.PROOF)
+    ]
+
+
+def test_only_the_first_press_after_each_cancel_waits_for_somebody_to_see_it(
+    world: World, sos: tuple[Badge, Hub]
+) -> None:
+    badge, hub = sos
+    incident = bytes(badge.boot) + b"\x00\x01"
+
+    def does(kind: int, **late: int) -> int:
+        world.clock.advance(2)
+        answered = len(world.told(hub, badge))
+        world.say(hub, hub.event(badge, badge.event(kind, incident=incident), **late))
+        world.clock.advance(2)
+        return _levels(world, hub, badge, answered)[0]
+
+    def claims() -> None:
+        _do(world, lambda w, a: alarms.claim(w, a, "op1"))
+        assert world.states(hub, badge)[-1][1] == kinds.CLAIMED
+
+    does(kinds.CANCEL)
+    claims()  # a cancelled alarm, for all that op1 knows
+    assert does(kinds.SOS) == kinds.RECEIVED
+    assert does(kinds.SOS) == kinds.RECEIVED
+    claims()
+    assert does(kinds.SOS) == kinds.CLAIMED, "in an alarm that goes on a person is with them already"
+    claims()
+    does(kinds.CANCEL)
+    assert does(kinds.LANYARD) == kinds.RECEIVED
+    claims()
+    # by the badge's own count the press came last, whatever its arrival looks like
+    does(kinds.CANCEL)
+    assert does(kinds.SOS, held_ms=5000) == kinds.RECEIVED
+
+
+def test_no_closing_takes_a_signal_with_it_that_its_owner_has_not_seen(world: World, sos: tuple[Badge, Hub]) -> None:
+    """The badge has the receipt of it, so that it would take the closing for the end of that press too."""
+    badge, hub = sos
+    incident = bytes(badge.boot) + b"\x00\x01"
+    _do(world, lambda w, a: alarms.claim(w, a, "op1"))
+    world.clock.advance(1)
+    again = badge.event(kinds.SOS, incident=incident)
+    world.say(hub, hub.event(badge, again))
+    world.clock.advance(1)
+    with pytest.raises(alarms.Refused, match="seen the new signal"):
+        _do(world, lambda w, a: alarms.close(w, a, "op1", "accidental", "safe_word"))
+    (alarm,) = world.alarms()
+    assert (alarm["open"], alarm["new_signal"], alarm["outcome"]) == (True, True, None)
+    assert kinds.CLOSED not in [level for _, level, _ in world.states(hub, badge)]
+    _do(world, lambda w, a: alarms.claim(w, a, "op1"))
+    # what is only repeated, and what is no alarm, keeps nobody from closing
+    world.clock.advance(1)
+    world.say(hub, hub.event(badge, again))
+    world.say(hub, hub.event(badge, badge.event(kinds.CANCEL, incident=incident)))
+    _do(world, lambda w, a: alarms.close(w, a, "op1", "accidental", "safe_word"))
+    assert world.states(hub, badge)[-1][1] == kinds.CLOSED
+
+
+def test_a_takeover_ends_the_ringing_of_a_new_signal_too(world: World, sos: tuple[Badge, Hub]) -> None:
     badge, hub = sos
     for operator in ("op1", "op2"):
         _do(world, lambda w, a, who=operator: alarms.take_over(w, a, who))  # type: ignore[misc]
@@ -257,7 +323,7 @@ def test_a_takeover_and_a_closing_end_the_ringing_of_a_new_signal_too(world: Wor
         world.say(hub, hub.beacon(badge, badge.event(kinds.SOS)))
         assert world.alarms()[0]["new_signal"]
         world.clock.advance(1)
-    _do(world, lambda w, a: alarms.close(w, a, "op2", "help_given", "safe_word"))
+    _do(world, lambda w, a: alarms.take_over(w, a, "op1"))
     assert not world.alarms()[0]["new_signal"]
 
 

@@ -392,6 +392,8 @@ def test_a_new_signal_in_a_claimed_alarm_rings_again_on_every_console(browser: B
         alarm = station.alarm(badge)
         mine.goto(f"{station.url}/alarms/{alarm['id']}")
         mine.click("#claim")
+        mine.select_option("#outcome", "accidental")
+        mine.select_option("#welfare", "spoke_to_wearer")
         expect(mine.locator("#head")).to_contain_text("This alarm is yours")
         for page in (mine, other):
             _wait(page, "document.body.dataset.rings === undefined")
@@ -404,10 +406,17 @@ def test_a_new_signal_in_a_claimed_alarm_rings_again_on_every_console(browser: B
             _wait(page, "Number(document.body.dataset.rings) >= 2")
         other.reload()
         _wait(other, "Number(document.body.dataset.rings) >= 1")
-        mine.click("#seen-new")
+        # who was about to close it is told what to do first, and has to fill in nothing twice
+        mine.click("#close")
+        expect(mine.locator("#error")).to_contain_text("a new signal has come")
+        assert station.alarm(badge)["open"]
+        mine.get_by_role("button", name="I have seen the new signal").click()
+        expect(mine.locator("#error")).to_have_text("")
         for page in (mine, other):
             _wait(page, "document.body.dataset.rings === undefined")
         expect(mine.locator("#head")).to_contain_text("This alarm is yours")
         expect(mine.locator("#head")).not_to_contain_text("Escalated")
+        mine.click("#close")
+        expect(mine.locator("#head")).to_contain_text("Closed at")
         for context in contexts:
             context.close()

@@ -4,6 +4,7 @@ it is over by itself."""
 import contextlib
 import itertools
 import resource
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -335,6 +336,9 @@ def test_a_disk_that_refuses_more_messages_than_the_broker_passes_on_costs_no_al
         assert health()["ok"]
         assert "cannot take what hubs bring" not in console.get("/").text
 
+        # sessions that are due to be renewed: none may be lost because that is refused
+        with sqlite3.connect(tmp_path / "data" / "station.db") as db:
+            assert db.execute("UPDATE sessions SET used_at = used_at - 61").rowcount == 1
         # no byte more into any file, as on a full disk
         _, hard = resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         assert hard == resource.RLIM_INFINITY
@@ -346,9 +350,11 @@ def test_a_disk_that_refuses_more_messages_than_the_broker_passes_on_costs_no_al
         assert "the database refuses messages" in str(found["problem"])
         until(lambda: f"{2 * WINDOW} messages were given up" in str(health()["problem"]), "all given up")
         assert not answered(), "no badge may take itself for protected"
+        page = console.get("/")
+        assert page.status_code == 200
+        assert "cannot take what hubs bring" in page.text, "who is signed in sees it"
         (entry, *_) = station.api.get("/api/supervision").json()["supervision"]
         assert (entry["what"], entry["state"], entry["until"]) == ("station", "not_taking", None)
-        assert "cannot take what hubs bring" in console.get("/").text
         assert station.alarms(badge) == []
 
         resource.prlimit(station.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)

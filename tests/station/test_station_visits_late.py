@@ -151,6 +151,81 @@ def test_a_visit_is_not_planned_into_the_past_of_a_running_one(world: World) -> 
     assert [v["state"] for v in world.visits(badge)] == ["running"]
 
 
+# --- a clock that was set back, and a station that began anew with it -------------------------------------------
+
+
+def _begin(world: World, badge: Badge, how: str) -> int:
+    """A visit of 30 minutes and one of grace; its number."""
+    if how == "planned":
+        return _plan(world, badge)
+    hub = world.hub()
+    start = badge.event(kinds.VISIT_START, age_ms=1000)
+    start.body = visit_body(0, start.ident, 1800, 1800, 60)
+    world.say(hub, hub.event(badge, start))
+    return int(world.visits(badge)[-1]["id"])
+
+
+def _overdue_once(world: World, badge: Badge, visit: int) -> None:
+    world.pass_time(1850, step=10)
+    assert world.alarms(badge) == []
+    world.pass_time(15)
+    assert [(a["kind"], a["visit"]) for a in world.alarms(badge)] == [("missed_check_in", visit)]
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended before", "still running"])
+@pytest.mark.parametrize("second", ["planned", "begun on the badge"])
+@pytest.mark.parametrize("first", ["planned", "begun on the badge"])
+def test_a_visit_of_before_the_clock_was_set_back_ends_none_that_begins_after(
+    world: World, first: str, second: str, ended: bool
+) -> None:
+    badge, hub = world.badge(), world.hub()
+    old = _begin(world, badge, first)
+    world.say(hub, hub.status(badge, badge.status(visit=old)), "status")
+    world.pass_time(60)
+    if ended:
+        world.say(hub, hub.event(badge, badge.event(kinds.VISIT_END, body=visit_body(old))))
+    world.clock.advance(-3600)
+    world.restart()
+    visit = _begin(world, badge, second)
+    assert [v["state"] for v in world.visits(badge)] == ["ended", "running"]
+    world.say(hub, hub.status(badge, badge.status(visit=old)), "status")
+    orders = [downlink.unpack_visit(m.body) for m in world.told(hub, badge) if m.type == downlink.VISIT]
+    assert (orders[-1][0], orders[-1][5] & downlink.VISIT_ENDED) == (visit, 0), "the badge is told of its new visit"
+    _overdue_once(world, badge, visit)
+
+
+def test_once_the_clock_has_caught_up_the_visit_of_before_still_ends_none(world: World) -> None:
+    badge, hub = world.badge(), world.hub()
+    old = _begin(world, badge, "begun on the badge")
+    world.say(hub, hub.event(badge, badge.event(kinds.VISIT_END, body=visit_body(old))))
+    world.clock.advance(-3600)
+    world.restart()
+    middle = _plan(world, badge)
+    world.pass_time(60)
+    world.say(hub, hub.event(badge, badge.event(kinds.VISIT_END, body=visit_body(middle))))
+    world.pass_time(3600, step=10)
+    late = badge.event(kinds.VISIT_START, age_ms=600_000)  # it began before the time that the first one was given
+    late.body = visit_body(0, late.ident, 1800, 1800, 60)
+    world.say(hub, hub.event(badge, late))
+    assert [v["state"] for v in world.visits(badge)] == ["ended", "ended", "running"]
+
+
+def test_an_old_start_that_comes_late_ends_no_visit_of_before_the_clock_was_set_back(world: World) -> None:
+    """Which of the two began last nobody can say: both timers run."""
+    badge, hub = world.badge(), world.hub()
+    running = _plan(world, badge)
+    world.say(hub, hub.status(badge, badge.status(visit=running)), "status")
+    world.clock.advance(-3600)
+    world.restart()
+    story = _old_visit(badge)
+    world.say(hub, hub.event(badge, story[kinds.VISIT_START]))
+    assert [v["state"] for v in world.visits(badge)] == ["running", "running"]
+    world.say(hub, hub.event(badge, story[kinds.VISIT_END]))
+    assert [v["state"] for v in world.visits(badge)] == ["running", "ended"]
+    world.pass_time(3600 + 1870, step=10)
+    assert [(a["kind"], a["visit"]) for a in world.alarms(badge)] == [("missed_check_in", running)]
+
+
 # --- misses -----------------------------------------------------------------------------------------------------
 
 
