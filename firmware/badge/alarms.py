@@ -203,6 +203,7 @@ class Alarms:
         alarm = self.current
         if alarm is not None:
             event = self._uplink.raise_event(kind, shown, alarm.incident, body)
+            event.listen = listen
             if listen:
                 self._unheard = kind
         else:
@@ -285,7 +286,7 @@ class Alarms:
             # it and the closing crossed each other: nobody would act on it, so it becomes an alarm of its own
             if event.age_ms(now_ms()) < _PRESS_AGAIN_MS:
                 self._close()
-                self.surely(event.kind, event.shown, event.body)
+                self.surely(event.kind, event.shown, event.body, event.listen or event.kind in _HEARD)
 
     def _is_signal(self, event: Pending) -> bool:
         """Whether an event is a further alarm in the open incident, but for a press, which has custody of its own."""
@@ -387,12 +388,14 @@ class Alarms:
         """Keep the alarm's state in retained memory now, and on flash soon."""
         alarm = self.current
         if alarm is not None:
+            # what was recorded for something else, a spoken note, is no reason to hear this alarm's room
+            ours = self._recorder.incident == alarm.incident
             self._retained.update(
                 self._flags(),
                 alarm.felt,
                 alarm.level,
                 (now_ms() - self._raised_ms) // 1000,
-                self._recorder.reason,
+                self._recorder.reason if ours else self._unheard,
             )
         self._retained.keep_rotation(self._uplink.rotation)
         self._retained.write()

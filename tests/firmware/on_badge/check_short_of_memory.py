@@ -158,3 +158,16 @@ def test_a_pattern_that_no_memory_was_there_for_is_felt_afterwards_and_whole():
     finally:
         haptic.patterns.pulses = real
     assert switched == [False, True, False, True, False] and motor.idle
+
+
+def test_a_room_that_no_memory_was_there_to_hear_before_a_reset_is_heard_after_it():
+    world, _ = ready(visit_minutes=0.2, grace_minutes=0.1, amber_seconds=2, missed_check_in_audio=True)
+    world.badge.act("side_hold")
+    world.run(5000)
+    world.disconnect()
+    Fails(world.recorder, "begin", times=1000)
+    world.run(14000)
+    assert world.badge.alarms.kind == kinds.MISSED_CHECK_IN and not world.recorder.running
+    world.boot()
+    world.run(2000)
+    assert world.recorder.running
