@@ -59,6 +59,11 @@ _NOTE_MS = const(5000)  # between two notes of the last words
 _DEAF_MS = const(120000)  # no connection came for so long although nobody answers: restart the radio
 
 
+def _without_claim(level: int) -> int:
+    """What of a level is still true when its operator has gone since."""
+    return kinds.RECEIVED if kinds.RECEIVED < level < kinds.CLOSED else level
+
+
 class Badge:
     """A provisioned badge on duty."""
 
@@ -95,6 +100,7 @@ class Badge:
         self._retained = retained
         self._last_down = 0
         self._returned = 0  # number of the newest message that said that an operator had gone
+        self._returned_ms = 0  # and when it came
         self._orders = {downlink.SETTINGS: 0, downlink.GROUP_KEY: 0, downlink.NOT_PROTECTED: 0}
         self._sos_tries = 0
         self._pairing_ms = 0
@@ -430,9 +436,12 @@ class Badge:
         if found is None:
             return
         ident, level, age, announced = found
+        now = now_ms()
         fresh = age is not None and 0 <= age <= ALARM_MS
         if fresh:
-            self.alarms.contact_ms = now_ms()
+            self.alarms.contact_ms = now
+        if self._returned and (age is None or now - age <= self._returned_ms):
+            level = _without_claim(level)  # to a beacon from before the operator went, or it may be
         self.alarms.answered(ident, level, fresh, announced)
 
     def _obey(self, down: downlink.Down, age: "int | None", fresh: bool, newer: bool) -> None:
@@ -440,6 +449,8 @@ class Badge:
         body = down.body
         if kind == downlink.RECEIPT:
             ident, incident, level, flags = downlink.unpack_receipt(body)
+            if down.number < self._returned:
+                level = _without_claim(level)
             if flags & downlink.BY_BEACON:
                 self.alarms.answered(ident, max(level, kinds.RECEIVED), fresh)
             else:
@@ -473,8 +484,9 @@ class Badge:
             return  # an older message never lowers a level
         if returned:
             self._returned = down.number
-        elif down.number < self._returned and kinds.RECEIVED < level < kinds.CLOSED:
-            level = kinds.RECEIVED  # from before the operator went
+            self._returned_ms = now_ms()
+        elif down.number < self._returned:
+            level = _without_claim(level)
         self.alarms.proved(incident, level, fresh, returned, bool(flags & downlink.YOUNG))
 
     def _new_settings(self, body: bytes) -> None:

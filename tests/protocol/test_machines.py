@@ -20,6 +20,7 @@ class AlarmMachine(RuleBasedStateMachine):
         self.alarm = custody.Alarm(b"incident", 0)
         self.true_level = kinds.RAISED  # what the station would say now
         self.returns = 0
+        self.replayed = 0  # a claim from before the operator went, that the badge believes
         self.pressed_at = 0  # the newest press, of which everything below is
         self.pressing = False  # the station does not have it yet, and what it says is of the press before
         self.felt: list[tuple[int, str]] = []
@@ -58,7 +59,7 @@ class AlarmMachine(RuleBasedStateMachine):
     def the_wearer_presses_again(self) -> None:
         self.alarm.press_again(self.now)
         self.pressed_at, self.pressing = self.now, True
-        self.felt, self.returns = [], 0
+        self.felt, self.returns, self.replayed = [], 0, 0
 
     @rule(level=st.integers(kinds.RECEIVED, kinds.LISTENING))
     @precondition(lambda self: self.pressing)
@@ -80,7 +81,7 @@ class AlarmMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.true_level >= kinds.RECEIVED and not self.pressing)
     def a_fresh_proof_arrives(self) -> None:
         self.feel(self.alarm.proved(self.true_level, True))
-        assert self.alarm.level == self.true_level
+        assert self.alarm.level == max(self.true_level, self.replayed)
 
     @rule(level=LEVELS)
     @precondition(lambda self: not self.pressing)
@@ -88,11 +89,27 @@ class AlarmMachine(RuleBasedStateMachine):
         if level <= self.true_level:
             assert self.alarm.proved(level, False) is None
 
+    @rule(level=LEVELS)
+    @precondition(lambda self: self.true_level < kinds.CLOSED or self.alarm.level == kinds.CLOSED)
+    def a_fresh_proof_of_less_arrives_late(self, level: int) -> None:
+        if level <= self.true_level and not self.pressing:
+            before = self.alarm.level
+            pattern = self.alarm.proved(level, True)
+            assert self.alarm.level == max(before, level)
+            assert pattern is None or (pattern == custody.FELT[level] and before < kinds.CLOSED)
+            self.feel(pattern)
+
+    @rule(level=st.sampled_from([kinds.CLAIMED, kinds.LISTENING]))
+    @precondition(lambda self: self.returns and self.true_level == kinds.RECEIVED and not self.pressing)
+    def a_stranger_replays_a_claim(self, level: int) -> None:
+        self.replayed = max(self.replayed, level)
+        assert self.alarm.proved(level, False) is None
+
     @rule()
     @precondition(lambda self: self.true_level in (kinds.CLAIMED, kinds.LISTENING) and not self.pressing)
     def the_operator_dies(self) -> None:
         self.true_level = kinds.RECEIVED
-        self.returns += 1
+        self.returns, self.replayed = self.returns + 1, 0
         self.feel(self.alarm.proved(kinds.RECEIVED, True, returned=True))
 
     @invariant()
@@ -140,6 +157,15 @@ def test_stale_proof_moves_custody_but_is_felt_only_when_fresh() -> None:
     assert alarm.wants_proof
     assert alarm.proved(kinds.RECEIVED, True) == patterns.STATION_HAS_IT
     assert not alarm.wants_proof
+
+
+def test_a_claim_that_was_believed_on_stale_proof_is_not_felt_on_a_fresh_one_that_says_less() -> None:
+    alarm = custody.Alarm(b"incident", 0)
+    assert alarm.proved(kinds.RECEIVED, True) == patterns.STATION_HAS_IT
+    assert alarm.proved(kinds.CLAIMED, False) is None
+    assert alarm.proved(kinds.RECEIVED, True) is None
+    assert alarm.wants_proof
+    assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
 
 
 def test_when_the_operator_is_gone_the_wearer_feels_what_is_still_true() -> None:

@@ -236,3 +236,57 @@ def test_a_stranger_that_greets_without_end_costs_little_and_is_dropped():
     for _ in range(300):
         peer.session.receive(split.split(greeting, 244)[0], Time.now)
     assert len(peer.session._out) < 100
+
+
+def answered_by_air(world, heard, level):
+    """A hub broadcasts the station's answer to a beacon."""
+    group = beacon.Group(GROUP)
+    boot, rotation = world.badge.uplink.boot, heard.rotation
+    return beacon.advertisement(
+        answer.seal_answer(group, world.keys.answer, ME, boot, world.badge.alarms.incident, level, rotation)
+    )
+
+
+def returned():
+    """An alarm whose operator came and went, out of reach; the beacon that was heard before."""
+    world, _ = ready()
+    world.badge.act(SOS)
+    world.run(2000)
+    world.says(kinds.CLAIMED)
+    world.run(2500)
+    before, _ = world.beacon()
+    world.says(kinds.RECEIVED, downlink.RETURNED | downlink.YOUNG)
+    world.run(1000)
+    assert world.felt()[-2:] == [patterns.OPERATOR_WITH_YOU, patterns.STATION_HAS_IT]
+    world.haptic.felt.clear()
+    return world, before
+
+
+def test_a_claim_that_a_stranger_replays_after_the_operator_went_is_neither_felt_nor_believed():
+    for wait in (0, 20000):
+        world, before = returned()
+        old = answered_by_air(world, before, kinds.CLAIMED)
+        world.disconnect()
+        world.run(wait)
+        world.badge._heard(old)
+        world.run(500)
+        assert world.badge.alarms.level == kinds.RECEIVED, wait
+        world.run(9000)
+        heard, _ = world.beacon()
+        world.badge._heard(answered_by_air(world, heard, kinds.RECEIVED))
+        world.run(500)
+        assert patterns.OPERATOR_WITH_YOU not in world.felt() and world.badge.alarms.level == kinds.RECEIVED, wait
+        world.badge._heard(answered_by_air(world, heard, kinds.CLAIMED))  # and a new one is
+        world.run(500)
+        assert world.felt()[-1] == patterns.OPERATOR_WITH_YOU, wait
+
+
+def test_a_receipt_from_before_the_operator_went_is_no_claim():
+    for flags in (downlink.BY_BEACON, 0):
+        world, before = returned()
+        hub = world.hubs[1]
+        number, world.number = world.number, 1  # a slower hub brings it only now
+        hub.say(downlink.RECEIPT, downlink.pack_receipt(world.incident, world.incident, kinds.CLAIMED, flags))
+        world.number = number
+        world.run(300)
+        assert world.felt() == [] and world.badge.alarms.level == kinds.RECEIVED, flags
