@@ -7,23 +7,7 @@ from firmware.badge import store as stores
 from firmware.badge.gestures import SOS
 from protocol import kinds, patterns
 
-from world import World, board, ready
-
-
-class Fails:
-    """Stands in for a method; the first calls of it raise."""
-
-    def __init__(self, owner, name, error=MemoryError, times=1):
-        self._real = getattr(owner, name)
-        self._error = error
-        self.left = times
-        setattr(owner, name, self)
-
-    def __call__(self, *args):
-        if self.left:
-            self.left -= 1
-            raise self._error
-        return self._real(*args)
+from world import Fails, World, board, ready
 
 
 def test_an_alarm_of_any_kind_that_no_memory_is_there_for_is_raised_a_moment_later():
