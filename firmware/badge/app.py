@@ -142,11 +142,12 @@ class Badge:
         cause = retained.cause
         task, faults, handler, radio, minutes, heap = retained.last_words()
         retained.set_cause(0)
-        if retained.wanted:
-            # held in standby: before anything else, and however often that resets the badge
-            self._sos()
-        else:
+        if not retained.wanted or (retained.valid and retained.open):
             self.alarms.resume()
+        if retained.wanted:
+            # held in standby: before anything else, and however often that resets the badge. Or a reset came between
+            # hand and alarm: then in what was open already
+            self._sos()
         self.visits.resume()
         self.apply_settings()
         self.uplink.rotate(newest=True)
@@ -177,13 +178,17 @@ class Badge:
         """What the wearer just did (gestures.py)."""
         alarms = self.alarms
         visits = self.visits
-        trace.say("act", "name=" + act)
+        if act == gestures.SOS:
+            self._retained.want()  # until it is raised: tick() does it where this does not come so far
+            self._sos()
+        try:
+            trace.say("act", "name=" + act)
+        except MemoryError:
+            pass  # an act happens once, and a duress is one too
         self._stay()
         if self._fall is not None and self._fall.warning and self._answer(act, self._fall):
             return
-        if act == gestures.SOS:
-            self._sos()
-        elif act == gestures.CHECK_IN:
+        if act == gestures.CHECK_IN:
             self._check_in()
         elif act == gestures.EXTEND:
             visits.extend()
@@ -527,7 +532,7 @@ class Badge:
 
     def tick(self, now: int) -> None:
         """Everything that is due; called every TICK_MS."""
-        if self._sos_tries:
+        if self._sos_tries or self._retained.wanted:
             self._sos()
         self.alarms.tick(now)
         self.visits.tick(now)
