@@ -23,7 +23,7 @@ The transitions are the table below; the drawing in docs/protocol.md is made fro
 from .kinds import CLAIMED, CLOSED, HUB_HELD, LISTENING, RAISED, RECEIVED
 from .patterns import CHECKED_IN, NOT_DELIVERED, OPERATOR_WITH_YOU, STATION_HAS_IT, TEST_FAILED, TEST_PASSED
 
-NOT_DELIVERED_MS = 8000  # the promise is 10 s, from a clock of +-2 % and a motor that may be busy for 1 s
+NOT_DELIVERED_MS = 7500  # the promise is 10 s, from a clock of +-2 % and a motor that may be busy for 2.2 s
 REPEAT_MS = 60000
 
 HELD = "hub has it on disk"

@@ -184,11 +184,18 @@ def test_a_badge_that_missed_the_claim_learns_from_the_return_that_the_station_h
 
 def test_late_success_follows_the_bad_news() -> None:
     alarm = custody.Alarm(b"incident", 0)
-    assert alarm.poll(7999)[0] is None
-    assert alarm.poll(8000)[0] == patterns.NOT_DELIVERED
-    assert alarm.poll(67999)[0] is None
-    assert alarm.poll(68000)[0] == patterns.NOT_DELIVERED
+    assert alarm.poll(custody.NOT_DELIVERED_MS - 1)[0] is None
+    assert alarm.poll(custody.NOT_DELIVERED_MS)[0] == patterns.NOT_DELIVERED
+    again = custody.NOT_DELIVERED_MS + custody.REPEAT_MS
+    assert alarm.poll(again - 1)[0] is None
+    assert alarm.poll(again)[0] == patterns.NOT_DELIVERED
     assert alarm.proved(kinds.RECEIVED, True) == patterns.STATION_HAS_IT
+
+
+def test_the_bad_news_begins_within_ten_seconds_though_the_motor_has_just_begun_the_longest_pattern() -> None:
+    longest = max(patterns.duration_ms(name) for name in patterns.TABLE) + patterns.GAP_MS
+    slow_clock, tick_ms = 1.02, 50
+    assert custody.NOT_DELIVERED_MS * slow_clock + tick_ms + longest <= 10000
 
 
 def test_a_silent_alarm_is_never_felt() -> None:
@@ -205,7 +212,7 @@ def test_after_a_reset_what_was_felt_is_not_repeated() -> None:
 
 def test_an_errand_is_answered_once() -> None:
     errand = custody.Errand(b"event-id", 0)
-    assert errand.poll(8000)[0] == patterns.NOT_DELIVERED
+    assert errand.poll(custody.NOT_DELIVERED_MS)[0] == patterns.NOT_DELIVERED
     assert errand.poll(90000)[0] is None
     assert errand.proved(True) == patterns.CHECKED_IN
     assert errand.proved(True) is None
@@ -213,7 +220,7 @@ def test_an_errand_is_answered_once() -> None:
 
 def test_a_failed_test_does_not_pass_later() -> None:
     errand = custody.Errand(b"event-id", 0, test=True)
-    assert errand.poll(8000)[0] == patterns.TEST_FAILED
+    assert errand.poll(custody.NOT_DELIVERED_MS)[0] == patterns.TEST_FAILED
     assert errand.proved(True) is None
     passed = custody.Errand(b"event-id", 0, test=True)
     assert passed.proved(True) == patterns.TEST_PASSED
@@ -323,8 +330,9 @@ def test_every_press_is_answered_for_itself() -> None:
     alarm = custody.Alarm(b"incident", 0)
     assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
     alarm.press_again(60000)
-    assert alarm.poll(67999) == (None, 68000)
-    assert alarm.poll(68000)[0] == patterns.NOT_DELIVERED
+    due = 60000 + custody.NOT_DELIVERED_MS
+    assert alarm.poll(due - 1) == (None, due)
+    assert alarm.poll(due)[0] == patterns.NOT_DELIVERED
     # it arrived, and somebody is there: the first is felt first, and the second on the next proof
     assert alarm.received(kinds.CLAIMED, True) == patterns.STATION_HAS_IT
     assert (alarm.level, alarm.wants_proof) == (kinds.CLAIMED, True)
