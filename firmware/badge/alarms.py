@@ -482,7 +482,7 @@ class Alarms:
             retained.restore_alarm(kind, opening, incident, press, flags, felt)
             self._journal = journal
             # above every number that a beacon of this alarm had: nothing that was said of an older one is fresh again
-            self._uplink.rotation = int.from_bytes(journal[32:34], "big")
+            self._uplink.rotation = self._reserved = int.from_bytes(journal[32:34], "big")
         now = now_ms()
         self.current = Alarm(incident, now, bool(flags & kept.SILENT), felt)
         self.kind = kind

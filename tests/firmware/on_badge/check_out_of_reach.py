@@ -132,6 +132,22 @@ def test_the_numbers_that_the_journal_allows_are_renewed_before_they_are_used_up
     assert world.badge.uplink.former_boot == boot and world.badge.uplink.rotation - renewed & 0xFFFF < 100
 
 
+def test_two_power_cuts_on_end_repeat_no_number_wherever_the_first_one_fell():
+    for at in (2000, 63000, 64600, 65400, 0xFFF0):
+        world = World({})
+        world.badge.act(SOS)
+        world.run(2000)
+        world.badge.uplink.rotation = at - 1024 & 0xFFFF
+        world.run(10000)
+        allowed = int.from_bytes(world.store.read(3)[32:34], "big")
+        world.power_cut()
+        world.run(3000)
+        used = world.badge.uplink.rotation
+        assert (used - allowed & 0xFFFF) < 100
+        world.power_cut()
+        assert 0 < (world.badge.uplink.rotation - used & 0xFFFF) < 0x8000, (at, allowed, used)
+
+
 def torn_off_out_of_reach():
     """An alarm that the station closes unheard, and then the lanyard is torn off."""
     world, _ = ready()
