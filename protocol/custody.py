@@ -9,10 +9,11 @@ The badge's level is the highest it has proof of. Proof of RECEIVED and above is
 doubled, late and out of order, so a level is never lowered by an older message. It is lowered only by RETURNED, by
 which the station says that the operator who had claimed is gone.
 
-Feeling is a second thing: a pattern is played only when the proof is fresh (protocol.fresh), and only for the
-level reached: patterns that were skipped on the way are not played afterwards. When the level rises on stale proof
-the badge asks again, with a STATUS, and plays on the fresh answer. Until something was felt, "not delivered" comes
-at NOT_DELIVERED_MS and then once every REPEAT_MS.
+Feeling is a second thing: a pattern is played only when the proof is fresh (protocol.fresh), and only for the level
+that this very proof shows: patterns that were skipped on the way are not played afterwards, and what was believed on
+stale proof is not felt on a fresh one that says less. When the level rises on stale proof the badge asks again, with
+a STATUS, and plays on the fresh answer. Until something was felt, "not delivered" comes at NOT_DELIVERED_MS and then
+once every REPEAT_MS.
 
 A silent alarm (duress) follows the same levels and plays nothing: its wearer feels what the imitated act gives.
 
@@ -22,7 +23,7 @@ The transitions are the table below; the drawing in docs/protocol.md is made fro
 from .kinds import CLAIMED, CLOSED, HUB_HELD, LISTENING, RAISED, RECEIVED
 from .patterns import CHECKED_IN, NOT_DELIVERED, OPERATOR_WITH_YOU, STATION_HAS_IT, TEST_FAILED, TEST_PASSED
 
-NOT_DELIVERED_MS = 8000  # the promise is 10 s, from a clock of +-2 % and a motor that may be busy for 1 s
+NOT_DELIVERED_MS = 7500  # the promise is 10 s, from a clock of +-2 % and a motor that may be busy for 2.2 s
 REPEAT_MS = 60000
 
 HELD = "hub has it on disk"
@@ -89,15 +90,15 @@ class Alarm:
                 self.felt = HUB_HELD
         elif 0 < level < len(_PROOFS):
             self._move(_PROOFS[level])  # type: ignore[arg-type]
-        if not fresh or self.silent:
+        if not fresh or self.silent or self.level == CLOSED:
             return None
-        pattern = FELT.get(self.level)
+        told = min(self.level, level)  # a higher one was believed on stale proof, and a stranger can replay that
+        if told <= self.felt:
+            return None
+        pattern = FELT.get(told)
         before = FELT.get(self.felt)
-        if self.level > self.felt:
-            self.felt = self.level
-            if pattern != before:
-                return pattern
-        return None
+        self.felt = told
+        return pattern if pattern != before else None
 
     @property
     def wants_proof(self) -> bool:

@@ -70,6 +70,7 @@ class Alarms:
         self._press = NONE  # the newest further press, until the station has it
         self._press_heard = False  # its beacon was answered already
         self._press_seq = 0  # its number, while it could not even be said yet
+        self._press_ageless = False  # a reset came between: nobody knows how long ago it was
         self._pressed_ms = 0
         self._calm_ms = 0
         self._raised_ms = 0
@@ -129,6 +130,7 @@ class Alarms:
                 self._press_again(alarm)
             alarm.silent = False
             self._uplink.hurried = True
+            self._retained.want(False)
             self._save()
         self._play(PRESSED)
         self.listen(kinds.SOS)
@@ -144,6 +146,7 @@ class Alarms:
         self._press_seq = 0
         self._press = event.ident
         self._press_heard = False
+        self._press_ageless = False
         self._pressed_ms = now_ms()
         alarm.silent = False
         alarm.press_again(now_ms())
@@ -157,8 +160,9 @@ class Alarms:
             return
         if level == kinds.CLOSED and now_ms() - self._pressed_ms < _PRESS_AGAIN_MS:
             # press and closing crossed each other: nobody would act on it, so it becomes an alarm of its own
+            self._retained.want()  # whatever happens until it is raised
             self._close()
-            self.open(kinds.SOS)
+            self.surely(kinds.SOS)
             return
         pattern = alarm.received(level, fresh)
         self._calm_ms = now_ms() + _CALM_MS
@@ -169,10 +173,13 @@ class Alarms:
         alarm = self.current
         if alarm is None:
             return
-        if alarm.level != before:
-            trace.say("custody", "ident=%s level=%s" % (alarm.incident.hex(), kinds.LEVEL_NAMES[alarm.level]))
         if pattern:
             self._play(pattern)
+        if alarm.level != before:
+            try:
+                trace.say("custody", "ident=%s level=%s" % (alarm.incident.hex(), kinds.LEVEL_NAMES[alarm.level]))
+            except MemoryError:
+                pass
         if alarm.level == kinds.CLOSED:
             self._close()
         elif alarm.level != before or pattern:
@@ -190,8 +197,11 @@ class Alarms:
                 self.errand(event)
             return event
         except Exception as error:
-            if self.on_no_memory is not None:
-                self.on_no_memory()
+            try:
+                if self.on_no_memory is not None:
+                    self.on_no_memory()
+            except Exception as another:
+                trace.fault("shed", another)
             gc.collect()
             trace.fault("alarm", error)
             if self.current is before and len(self._failed) < _FAILED:  # nothing of it is there yet
@@ -203,6 +213,7 @@ class Alarms:
         alarm = self.current
         if alarm is not None:
             event = self._uplink.raise_event(kind, shown, alarm.incident, body)
+            event.listen = listen
             if listen:
                 self._unheard = kind
         else:
@@ -244,6 +255,12 @@ class Alarms:
         except MemoryError:
             pass  # what it is about is done
 
+    def _told(self, name: str, ident: bytes) -> None:
+        try:
+            trace.say(name, "ident=" + ident.hex())
+        except MemoryError:
+            pass
+
     def errand(self, event: Pending, test: bool = False) -> None:
         """The wearer waits for the answer to this event."""
         self._said("sent", event)
@@ -259,7 +276,7 @@ class Alarms:
         event = self._uplink.outbox.held(ident, now_ms())
         if event is None:
             return
-        trace.say("held", "ident=" + ident.hex())
+        self._told("held", ident)
         if self.current is not None and event.incident == self.current.incident:
             self.current.held()
 
@@ -267,25 +284,27 @@ class Alarms:
         """The station has an event on disk; its incident stands at `level`. `ready`: so is its hub, for a test."""
         event = self._uplink.outbox.settle(ident)
         if event is not None:
-            trace.say("received", "ident=" + ident.hex())
+            self._told("received", ident)
         if ident == self._opening:
             self._receipted = True
         if ident == self._press and ident != NONE:
             self._press_received(level, fresh)
             if self._press == ident:
                 self._press = NONE
-        for errand in list(self._errands):
+        answered = None
+        for errand in self._errands:
             if errand.ident == ident:
-                pattern = errand.proved(fresh, ready)
-                if pattern:
-                    self._play(pattern)
-                if errand.done:
-                    self._errands.remove(errand)
+                answered = errand
+        if answered is not None:
+            pattern = answered.proved(fresh, ready)
+            if pattern:
+                self._play(pattern)
+            self._errands.remove(answered)
         if event is not None and level == kinds.CLOSED and self._is_signal(event):
             # it and the closing crossed each other: nobody would act on it, so it becomes an alarm of its own
             if event.age_ms(now_ms()) < _PRESS_AGAIN_MS:
                 self._close()
-                self.surely(event.kind, event.shown, event.body)
+                self.surely(event.kind, event.shown, event.body, event.listen or event.kind in _HEARD)
 
     def _is_signal(self, event: Pending) -> bool:
         """Whether an event is a further alarm in the open incident, but for a press, which has custody of its own."""
@@ -334,7 +353,9 @@ class Alarms:
         if self._uplink.outbox.settle(ident) is not None:
             if ident == self._opening:
                 self._receipted = True
-            trace.say("rejected", "ident=" + ident.hex())
+            if ident == self._press:
+                self._press = NONE
+            self._told("rejected", ident)
 
     def proved(self, incident: bytes, level: int, fresh: bool, returned: bool, young: bool = False) -> None:
         """The station says how an incident stands; `young`: it was raised less than half an hour ago."""
@@ -353,9 +374,9 @@ class Alarms:
         self._feel(felt, before)
 
     def _close(self) -> None:
-        self._uplink.outbox.quieten(self.incident)
-        if self._recorder.incident == self.incident:
-            self._recorder.end()
+        """The incident is over. Nothing that fails on the way leaves half of it open."""
+        incident = self.incident
+        self._uplink.outbox.quieten(incident)
         self.current = None
         self._opening = NONE
         self._press = NONE
@@ -366,6 +387,12 @@ class Alarms:
         self._uplink.hurried = False
         self._retained.close()
         self._journal_ms = now_ms()
+        if self._recorder.incident == incident:
+            try:
+                self._recorder.end()
+            except Exception as error:  # the microphone is closed first of all
+                gc.collect()
+                trace.fault("listen", error)
 
     # --- memory
 
@@ -387,12 +414,14 @@ class Alarms:
         """Keep the alarm's state in retained memory now, and on flash soon."""
         alarm = self.current
         if alarm is not None:
+            # what was recorded for something else, a spoken note, is no reason to hear this alarm's room
+            ours = self._recorder.incident == alarm.incident
             self._retained.update(
                 self._flags(),
                 alarm.felt,
                 alarm.level,
                 (now_ms() - self._raised_ms) // 1000,
-                self._recorder.reason,
+                self._recorder.reason if ours else self._unheard,
             )
         self._retained.keep_rotation(self._uplink.rotation)
         self._retained.write()
@@ -429,11 +458,11 @@ class Alarms:
         """Whether the beacons that the journal allows are nearly used up."""
         return not _STRIDE // 16 < (self._reserved - self._uplink.rotation) & 0xFFFF <= _STRIDE
 
-    def resume(self) -> bool:
-        """Go on with an alarm that a reset interrupted; whether there is one."""
+    def resume(self, latched: bool = False) -> bool:
+        """Go on with an alarm that a reset interrupted, or that was `latched` and no more; whether there is one."""
         retained = self._retained
         lost_power = False
-        if retained.valid and retained.open:
+        if latched or (retained.valid and retained.open):
             flags, kind, felt, age_s = retained.flags, retained.kind, retained.felt, retained.age_s
             opening, incident, press = retained.ident, retained.incident, retained.press
             again = bool(flags & kept.CAPTURING) or not flags & kept.RECEIPTED
@@ -453,7 +482,7 @@ class Alarms:
             retained.restore_alarm(kind, opening, incident, press, flags, felt)
             self._journal = journal
             # above every number that a beacon of this alarm had: nothing that was said of an older one is fresh again
-            self._uplink.rotation = int.from_bytes(journal[32:34], "big")
+            self._uplink.rotation = self._reserved = int.from_bytes(journal[32:34], "big")
         now = now_ms()
         self.current = Alarm(incident, now, bool(flags & kept.SILENT), felt)
         self.kind = kind
@@ -467,9 +496,8 @@ class Alarms:
         if flags & kept.PRESSED_AGAIN and press != NONE:
             self._press = press
             self._pressed_ms = now
-            event = Pending(kinds.SOS, press, now, kinds.SOS, incident, b"")
-            event.ageless = True  # the record has the age of the alarm, not that of the press
-            self._uplink.outbox.add(event)
+            self._press_ageless = True  # the record has the age of the alarm, not that of the press
+            self._press_waits(now)
         if lost_power:
             self._write_journal()  # before a beacon has one of the numbers that the next power cut would begin with
         if kind == kinds.MISSED_CHECK_IN and not reason:
@@ -490,14 +518,25 @@ class Alarms:
         self._uplink.outbox.add(event)
         return event
 
+    def _press_waits(self, now: int) -> None:
+        """Let the newest press wait once more: after a reset, or when memory ran out between its receipt and what that
+        means."""
+        event = Pending(kinds.SOS, self._press, now, kinds.SOS, self.incident, b"", now - self._pressed_ms)
+        event.ageless = self._press_ageless
+        self._uplink.outbox.add(event)
+
     def tick(self, now: int) -> None:
         """What is due."""
         if self._failed:
             self.surely(*self._failed.pop(0))
+        elif self.current is None and self._retained.open:
+            self.resume(True)  # memory ran out right after it was latched
         alarm = self.current
         if alarm is not None:
             if not self._receipted and self._uplink.outbox.find(self._opening) is None:
                 self._opening_again(now)
+            if self._press != NONE and self._uplink.outbox.find(self._press) is None:
+                self._press_waits(now)
             pattern, _ = alarm.poll(now)
             if pattern:
                 self._play(pattern)

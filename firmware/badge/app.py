@@ -59,6 +59,11 @@ _NOTE_MS = const(5000)  # between two notes of the last words
 _DEAF_MS = const(120000)  # no connection came for so long although nobody answers: restart the radio
 
 
+def _without_claim(level: int) -> int:
+    """What of a level is still true when its operator has gone since."""
+    return kinds.RECEIVED if kinds.RECEIVED < level < kinds.CLOSED else level
+
+
 class Badge:
     """A provisioned badge on duty."""
 
@@ -95,6 +100,7 @@ class Badge:
         self._retained = retained
         self._last_down = 0
         self._returned = 0  # number of the newest message that said that an operator had gone
+        self._returned_ms = 0  # and when it came
         self._orders = {downlink.SETTINGS: 0, downlink.GROUP_KEY: 0, downlink.NOT_PROTECTED: 0}
         self._sos_tries = 0
         self._pairing_ms = 0
@@ -136,11 +142,12 @@ class Badge:
         cause = retained.cause
         task, faults, handler, radio, minutes, heap = retained.last_words()
         retained.set_cause(0)
-        if retained.wanted:
-            # held in standby: before anything else, and however often that resets the badge
-            self._sos()
-        else:
+        if not retained.wanted or (retained.valid and retained.open):
             self.alarms.resume()
+        if retained.wanted:
+            # held in standby: before anything else, and however often that resets the badge. Or a reset came between
+            # hand and alarm: then in what was open already
+            self._sos()
         self.visits.resume()
         self.apply_settings()
         self.uplink.rotate(newest=True)
@@ -171,13 +178,17 @@ class Badge:
         """What the wearer just did (gestures.py)."""
         alarms = self.alarms
         visits = self.visits
-        trace.say("act", "name=" + act)
+        if act == gestures.SOS:
+            self._retained.want()  # until it is raised: tick() does it where this does not come so far
+            self._sos()
+        try:
+            trace.say("act", "name=" + act)
+        except MemoryError:
+            pass  # an act happens once, and a duress is one too
         self._stay()
         if self._fall is not None and self._fall.warning and self._answer(act, self._fall):
             return
-        if act == gestures.SOS:
-            self._sos()
-        elif act == gestures.CHECK_IN:
+        if act == gestures.CHECK_IN:
             self._check_in()
         elif act == gestures.EXTEND:
             visits.extend()
@@ -430,9 +441,12 @@ class Badge:
         if found is None:
             return
         ident, level, age, announced = found
+        now = now_ms()
         fresh = age is not None and 0 <= age <= ALARM_MS
         if fresh:
-            self.alarms.contact_ms = now_ms()
+            self.alarms.contact_ms = now
+        if self._returned and (age is None or now - age <= self._returned_ms):
+            level = _without_claim(level)  # to a beacon from before the operator went, or it may be
         self.alarms.answered(ident, level, fresh, announced)
 
     def _obey(self, down: downlink.Down, age: "int | None", fresh: bool, newer: bool) -> None:
@@ -440,6 +454,8 @@ class Badge:
         body = down.body
         if kind == downlink.RECEIPT:
             ident, incident, level, flags = downlink.unpack_receipt(body)
+            if down.number < self._returned:
+                level = _without_claim(level)
             if flags & downlink.BY_BEACON:
                 self.alarms.answered(ident, max(level, kinds.RECEIVED), fresh)
             else:
@@ -473,8 +489,9 @@ class Badge:
             return  # an older message never lowers a level
         if returned:
             self._returned = down.number
-        elif down.number < self._returned and kinds.RECEIVED < level < kinds.CLOSED:
-            level = kinds.RECEIVED  # from before the operator went
+            self._returned_ms = now_ms()
+        elif down.number < self._returned:
+            level = _without_claim(level)
         self.alarms.proved(incident, level, fresh, returned, bool(flags & downlink.YOUNG))
 
     def _new_settings(self, body: bytes) -> None:
@@ -515,7 +532,7 @@ class Badge:
 
     def tick(self, now: int) -> None:
         """Everything that is due; called every TICK_MS."""
-        if self._sos_tries:
+        if self._sos_tries or self._retained.wanted:
             self._sos()
         self.alarms.tick(now)
         self.visits.tick(now)

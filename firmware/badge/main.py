@@ -227,7 +227,12 @@ class Machine:
 
     def act(self, act: str) -> None:
         """What the wearer's hand did."""
-        self.shed()
+        if act == SOS and self.badge is not None:
+            self.retained.want()  # before anything that takes memory: the next tick raises it if this does not
+        try:
+            self.shed()
+        except MemoryError:
+            gc.collect()
         if self.badge is not None:
             self.badge.act(act)
 

@@ -39,6 +39,7 @@ class Pending:
         self.held = False
         self.quiet = False  # no beacon need announce it any more
         self.told = False  # the station has it by beacon
+        self.listen = False  # the room was to be heard because of it
         self.ageless = False  # power was lost since it happened: nobody knows when that was
         self.settled = False
         self.due_ms = now_ms

@@ -7,7 +7,7 @@ crc32, whose result is too large for a 32-bit small integer.
 
     0 magic 4 | 4 flags u8 | 5 kind u8 | 6 ident 8 | 14 incident 8 | 22 felt u8 | 23 level u8 | 24 age s u24 | 27 reason
     28 visit state u8 | 29 audio u8 | 30 visit number u32 | 34 ref 8 | 42 interval s u24 | 45 grace s u16
-    47 remaining s u24 | 50 beacon rotation u16 | 52 cause u8 | 53 SOS in standby u8 | 54 seconds to answer a fall u8
+    47 remaining s u24 | 50 beacon rotation u16 | 52 cause u8 | 53 SOS not raised u8 | 54 seconds to answer a fall u8
     55 ident of the newest press 8 | 63 task u8 | 64 faults u8 | 65 handler faults u8 | 66 radio restarts u8
     67 minutes up u16 | 69 free heap / 64 u16 | 71 zeros | 78 check u16
 """
@@ -194,12 +194,12 @@ class Retained:
 
     @property
     def wanted(self) -> bool:
-        """An SOS was made in standby, and its alarm is not raised yet."""
+        """An SOS was made, in standby perhaps, and its alarm is not raised yet."""
         return bool(self._buffer[_WANTED])
 
-    def want(self) -> None:
-        """The wearer wants help, and nothing is up yet to say so. Allocates nothing."""
-        self._buffer[_WANTED] = 1
+    def want(self, help_wanted: bool = True) -> None:
+        """The wearer wants help, and no alarm says so yet; or one does. Allocates nothing."""
+        self._buffer[_WANTED] = 1 if help_wanted else 0
         self.write()
 
     @property

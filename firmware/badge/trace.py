@@ -8,8 +8,11 @@ _faults: "dict[str, int]" = {}
 
 
 def say(name: str, text: str = "") -> None:
-    """One trace line."""
-    print("@" + name + " " + text if text else "@" + name)
+    """One trace line; none where there is no memory for it: what it is about goes on."""
+    try:
+        print("@" + name + " " + text if text else "@" + name)
+    except MemoryError:
+        pass
 
 
 def fault(subject: str, error: BaseException) -> None:

@@ -20,6 +20,7 @@ class AlarmMachine(RuleBasedStateMachine):
         self.alarm = custody.Alarm(b"incident", 0)
         self.true_level = kinds.RAISED  # what the station would say now
         self.returns = 0
+        self.replayed = 0  # a claim from before the operator went, that the badge believes
         self.pressed_at = 0  # the newest press, of which everything below is
         self.pressing = False  # the station does not have it yet, and what it says is of the press before
         self.felt: list[tuple[int, str]] = []
@@ -58,7 +59,7 @@ class AlarmMachine(RuleBasedStateMachine):
     def the_wearer_presses_again(self) -> None:
         self.alarm.press_again(self.now)
         self.pressed_at, self.pressing = self.now, True
-        self.felt, self.returns = [], 0
+        self.felt, self.returns, self.replayed = [], 0, 0
 
     @rule(level=st.integers(kinds.RECEIVED, kinds.LISTENING))
     @precondition(lambda self: self.pressing)
@@ -80,7 +81,7 @@ class AlarmMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.true_level >= kinds.RECEIVED and not self.pressing)
     def a_fresh_proof_arrives(self) -> None:
         self.feel(self.alarm.proved(self.true_level, True))
-        assert self.alarm.level == self.true_level
+        assert self.alarm.level == max(self.true_level, self.replayed)
 
     @rule(level=LEVELS)
     @precondition(lambda self: not self.pressing)
@@ -88,11 +89,27 @@ class AlarmMachine(RuleBasedStateMachine):
         if level <= self.true_level:
             assert self.alarm.proved(level, False) is None
 
+    @rule(level=LEVELS)
+    @precondition(lambda self: self.true_level < kinds.CLOSED or self.alarm.level == kinds.CLOSED)
+    def a_fresh_proof_of_less_arrives_late(self, level: int) -> None:
+        if level <= self.true_level and not self.pressing:
+            before = self.alarm.level
+            pattern = self.alarm.proved(level, True)
+            assert self.alarm.level == max(before, level)
+            assert pattern is None or (pattern == custody.FELT[level] and before < kinds.CLOSED)
+            self.feel(pattern)
+
+    @rule(level=st.sampled_from([kinds.CLAIMED, kinds.LISTENING]))
+    @precondition(lambda self: self.returns and self.true_level == kinds.RECEIVED and not self.pressing)
+    def a_stranger_replays_a_claim(self, level: int) -> None:
+        self.replayed = max(self.replayed, level)
+        assert self.alarm.proved(level, False) is None
+
     @rule()
     @precondition(lambda self: self.true_level in (kinds.CLAIMED, kinds.LISTENING) and not self.pressing)
     def the_operator_dies(self) -> None:
         self.true_level = kinds.RECEIVED
-        self.returns += 1
+        self.returns, self.replayed = self.returns + 1, 0
         self.feel(self.alarm.proved(kinds.RECEIVED, True, returned=True))
 
     @invariant()
@@ -142,6 +159,15 @@ def test_stale_proof_moves_custody_but_is_felt_only_when_fresh() -> None:
     assert not alarm.wants_proof
 
 
+def test_a_claim_that_was_believed_on_stale_proof_is_not_felt_on_a_fresh_one_that_says_less() -> None:
+    alarm = custody.Alarm(b"incident", 0)
+    assert alarm.proved(kinds.RECEIVED, True) == patterns.STATION_HAS_IT
+    assert alarm.proved(kinds.CLAIMED, False) is None
+    assert alarm.proved(kinds.RECEIVED, True) is None
+    assert alarm.wants_proof
+    assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
+
+
 def test_when_the_operator_is_gone_the_wearer_feels_what_is_still_true() -> None:
     alarm = custody.Alarm(b"incident", 0)
     alarm.proved(kinds.RECEIVED, True)
@@ -158,11 +184,18 @@ def test_a_badge_that_missed_the_claim_learns_from_the_return_that_the_station_h
 
 def test_late_success_follows_the_bad_news() -> None:
     alarm = custody.Alarm(b"incident", 0)
-    assert alarm.poll(7999)[0] is None
-    assert alarm.poll(8000)[0] == patterns.NOT_DELIVERED
-    assert alarm.poll(67999)[0] is None
-    assert alarm.poll(68000)[0] == patterns.NOT_DELIVERED
+    assert alarm.poll(custody.NOT_DELIVERED_MS - 1)[0] is None
+    assert alarm.poll(custody.NOT_DELIVERED_MS)[0] == patterns.NOT_DELIVERED
+    again = custody.NOT_DELIVERED_MS + custody.REPEAT_MS
+    assert alarm.poll(again - 1)[0] is None
+    assert alarm.poll(again)[0] == patterns.NOT_DELIVERED
     assert alarm.proved(kinds.RECEIVED, True) == patterns.STATION_HAS_IT
+
+
+def test_the_bad_news_begins_within_ten_seconds_though_the_motor_has_just_begun_the_longest_pattern() -> None:
+    longest = max(patterns.duration_ms(name) for name in patterns.TABLE) + patterns.GAP_MS
+    slow_clock, tick_ms = 1.02, 50
+    assert custody.NOT_DELIVERED_MS * slow_clock + tick_ms + longest <= 10000
 
 
 def test_a_silent_alarm_is_never_felt() -> None:
@@ -179,7 +212,7 @@ def test_after_a_reset_what_was_felt_is_not_repeated() -> None:
 
 def test_an_errand_is_answered_once() -> None:
     errand = custody.Errand(b"event-id", 0)
-    assert errand.poll(8000)[0] == patterns.NOT_DELIVERED
+    assert errand.poll(custody.NOT_DELIVERED_MS)[0] == patterns.NOT_DELIVERED
     assert errand.poll(90000)[0] is None
     assert errand.proved(True) == patterns.CHECKED_IN
     assert errand.proved(True) is None
@@ -187,7 +220,7 @@ def test_an_errand_is_answered_once() -> None:
 
 def test_a_failed_test_does_not_pass_later() -> None:
     errand = custody.Errand(b"event-id", 0, test=True)
-    assert errand.poll(8000)[0] == patterns.TEST_FAILED
+    assert errand.poll(custody.NOT_DELIVERED_MS)[0] == patterns.TEST_FAILED
     assert errand.proved(True) is None
     passed = custody.Errand(b"event-id", 0, test=True)
     assert passed.proved(True) == patterns.TEST_PASSED
@@ -297,8 +330,9 @@ def test_every_press_is_answered_for_itself() -> None:
     alarm = custody.Alarm(b"incident", 0)
     assert alarm.proved(kinds.CLAIMED, True) == patterns.OPERATOR_WITH_YOU
     alarm.press_again(60000)
-    assert alarm.poll(67999) == (None, 68000)
-    assert alarm.poll(68000)[0] == patterns.NOT_DELIVERED
+    due = 60000 + custody.NOT_DELIVERED_MS
+    assert alarm.poll(due - 1) == (None, due)
+    assert alarm.poll(due)[0] == patterns.NOT_DELIVERED
     # it arrived, and somebody is there: the first is felt first, and the second on the next proof
     assert alarm.received(kinds.CLAIMED, True) == patterns.STATION_HAS_IT
     assert (alarm.level, alarm.wants_proof) == (kinds.CLAIMED, True)

@@ -132,6 +132,22 @@ def test_the_numbers_that_the_journal_allows_are_renewed_before_they_are_used_up
     assert world.badge.uplink.former_boot == boot and world.badge.uplink.rotation - renewed & 0xFFFF < 100
 
 
+def test_two_power_cuts_on_end_repeat_no_number_wherever_the_first_one_fell():
+    for at in (2000, 63000, 64600, 65400, 0xFFF0):
+        world = World({})
+        world.badge.act(SOS)
+        world.run(2000)
+        world.badge.uplink.rotation = at - 1024 & 0xFFFF
+        world.run(10000)
+        allowed = int.from_bytes(world.store.read(3)[32:34], "big")
+        world.power_cut()
+        world.run(3000)
+        used = world.badge.uplink.rotation
+        assert (used - allowed & 0xFFFF) < 100
+        world.power_cut()
+        assert 0 < (world.badge.uplink.rotation - used & 0xFFFF) < 0x8000, (at, allowed, used)
+
+
 def torn_off_out_of_reach():
     """An alarm that the station closes unheard, and then the lanyard is torn off."""
     world, _ = ready()
@@ -236,3 +252,57 @@ def test_a_stranger_that_greets_without_end_costs_little_and_is_dropped():
     for _ in range(300):
         peer.session.receive(split.split(greeting, 244)[0], Time.now)
     assert len(peer.session._out) < 100
+
+
+def answered_by_air(world, heard, level):
+    """A hub broadcasts the station's answer to a beacon."""
+    group = beacon.Group(GROUP)
+    boot, rotation = world.badge.uplink.boot, heard.rotation
+    return beacon.advertisement(
+        answer.seal_answer(group, world.keys.answer, ME, boot, world.badge.alarms.incident, level, rotation)
+    )
+
+
+def returned():
+    """An alarm whose operator came and went, out of reach; the beacon that was heard before."""
+    world, _ = ready()
+    world.badge.act(SOS)
+    world.run(2000)
+    world.says(kinds.CLAIMED)
+    world.run(2500)
+    before, _ = world.beacon()
+    world.says(kinds.RECEIVED, downlink.RETURNED | downlink.YOUNG)
+    world.run(1000)
+    assert world.felt()[-2:] == [patterns.OPERATOR_WITH_YOU, patterns.STATION_HAS_IT]
+    world.haptic.felt.clear()
+    return world, before
+
+
+def test_a_claim_that_a_stranger_replays_after_the_operator_went_is_neither_felt_nor_believed():
+    for wait in (0, 20000):
+        world, before = returned()
+        old = answered_by_air(world, before, kinds.CLAIMED)
+        world.disconnect()
+        world.run(wait)
+        world.badge._heard(old)
+        world.run(500)
+        assert world.badge.alarms.level == kinds.RECEIVED, wait
+        world.run(9000)
+        heard, _ = world.beacon()
+        world.badge._heard(answered_by_air(world, heard, kinds.RECEIVED))
+        world.run(500)
+        assert patterns.OPERATOR_WITH_YOU not in world.felt() and world.badge.alarms.level == kinds.RECEIVED, wait
+        world.badge._heard(answered_by_air(world, heard, kinds.CLAIMED))  # and a new one is
+        world.run(500)
+        assert world.felt()[-1] == patterns.OPERATOR_WITH_YOU, wait
+
+
+def test_a_receipt_from_before_the_operator_went_is_no_claim():
+    for flags in (downlink.BY_BEACON, 0):
+        world, before = returned()
+        hub = world.hubs[1]
+        number, world.number = world.number, 1  # a slower hub brings it only now
+        hub.say(downlink.RECEIPT, downlink.pack_receipt(world.incident, world.incident, kinds.CLAIMED, flags))
+        world.number = number
+        world.run(300)
+        assert world.felt() == [] and world.badge.alarms.level == kinds.RECEIVED, flags

@@ -1,8 +1,10 @@
 """Presses in an open alarm, each answered for itself; what outlives a run of the badge, and what it refuses."""
 
+import machine
+from firmware.badge import trace
 from protocol import answer, beacon, downlink, kinds, patterns
 
-from world import GROUP, Time, World, ready
+from world import GROUP, Fails, Time, World, board, ready
 
 SOS = "sos"
 
@@ -244,3 +246,131 @@ def test_the_last_words_of_a_run_are_the_first_of_the_next():
     world.run(2000)
     booted = [found[0][1] for found in hub.events.values() if found[0][1].kind == kinds.BOOTED][0]
     assert events.unpack_booted(booted.body)[1:] == (0,) * 7
+
+
+# --- a press and a closing cross each other, and memory is short just then
+
+
+class Full(list):
+    def append(self, what):
+        raise MemoryError
+
+
+def crossed(shorten):
+    """A press that the station puts to the alarm that it has closed meanwhile; `shorten` makes memory short."""
+    world, hub = ready()
+    world.badge.act(SOS)
+    world.run(2000)
+    first = world.badge.alarms.incident
+    hub.answer = False
+    world.badge.act(SOS)
+    world.run(100)
+    (press,) = [event for event in world.badge.uplink.outbox.events if event.kind == kinds.SOS]
+    shorten(world)
+    receipt = world.sealed(downlink.RECEIPT, downlink.pack_receipt(press.ident, first, kinds.CLOSED))
+    hub.session.station(receipt)
+    world.incident, world.level = bytes(8), kinds.RAISED
+    world.haptic.felt.clear()
+    end = Time.now + 2000
+    while Time.now < end:
+        try:
+            world.run(100)
+        except MemoryError:
+            pass  # the supervisor starts the task again
+    hub.answer = True
+    if world.badge.alarms.incident == first:  # the station hears of the press once more, and answers as before
+        assert world.badge.uplink.outbox.find(press.ident) is not None
+        hub.session.station(world.sealed(downlink.RECEIPT, downlink.pack_receipt(press.ident, first, kinds.CLOSED)))
+    while Time.now < end + 8000:
+        try:
+            world.run(100)
+        except MemoryError:
+            pass
+    return world, first, press
+
+
+def test_a_press_that_crossed_a_closing_is_not_lost_where_memory_is():
+    for what in range(6):
+
+        def shorten(world, what=what):
+            uplink, alarms = world.badge.uplink, world.badge.alarms
+            if what < 2:
+                Fails(uplink, "make_event", after=what)
+            elif what == 2:
+                Fails(world.recorder, "end")
+            elif what == 3:
+                Fails(trace, "say")
+            elif what == 4:
+                Fails(uplink, "make_event", after=1)
+                alarms.on_no_memory = None
+                Fails(alarms, "on_no_memory")
+                alarms._failed = Full()  # nor can it be noted
+            else:
+                Fails(alarms, "_press_received")
+
+        say = trace.say
+        try:
+            world, first, press = crossed(shorten)
+        finally:
+            trace.say = say
+        alarms = world.badge.alarms
+        assert alarms.current is not None and alarms.incident != first, what
+        assert world.incident == alarms.incident and alarms._press == bytes(8), what
+        assert patterns.STATION_HAS_IT in world.felt() and world.recorder.running, what
+        assert not world.retained.wanted, what
+
+
+def test_a_torn_lanyard_that_crossed_a_closing_is_not_lost_where_memory_is():
+    for what in ("end", "make_event", "say"):
+        world, hub = ready()
+        world.badge.act(SOS)
+        world.run(2000)
+        first = world.badge.alarms.incident
+        hub.answer = False
+        machine.pins[board.LANYARD_N] = 1
+        world.run(2000)
+        (torn,) = [event for event in world.badge.uplink.outbox.events if event.kind == kinds.LANYARD]
+        owner = {"end": world.recorder, "make_event": world.badge.uplink, "say": trace}[what]
+        say = trace.say
+        Fails(owner, what)
+        try:
+            hub.say(downlink.RECEIPT, downlink.pack_receipt(torn.ident, first, kinds.CLOSED))
+            world.incident, world.level = bytes(8), kinds.RAISED
+            hub.answer = True
+            try:
+                world.run(100)
+            except MemoryError:
+                pass  # the supervisor starts the task again
+            world.run(2000)
+        finally:
+            trace.say = say
+        alarms = world.badge.alarms
+        assert alarms.kind == kinds.LANYARD and alarms.incident not in (first, bytes(8)), what
+        assert world.incident == alarms.incident and world.recorder.running, what
+
+
+def test_a_press_that_never_reached_the_outbox_is_put_there():
+    world, hub = ready()
+    world.badge.act(SOS)
+    world.run(2000)
+    Fails(world.badge.uplink.outbox, "add")
+    world.badge.act(SOS)
+    world.run(3000)
+    assert hub.kinds().count(kinds.SOS) == 2
+    assert world.felt().count(patterns.STATION_HAS_IT) == 2
+
+
+def test_a_press_that_the_station_refuses_is_not_waited_for_for_ever():
+    world, hub = ready()
+    world.badge.act(SOS)
+    world.run(2000)
+    hub.answer = False
+    world.badge.act(SOS)
+    world.run(100)
+    (press,) = [event for event in world.badge.uplink.outbox.events if event.kind == kinds.SOS]
+    hub.say(downlink.REJECTED, press.ident)
+    world.run(3000)
+    assert world.badge.uplink.outbox.find(press.ident) is None
+    world.says(kinds.CLOSED)
+    world.run(500)
+    assert world.badge.alarms.current is None

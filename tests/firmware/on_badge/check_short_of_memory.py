@@ -2,28 +2,13 @@
 
 import firmware.badge.audio as audio
 import machine
-from firmware.badge import haptic
+from firmware.badge import haptic, trace
 from firmware.badge import store as stores
 from firmware.badge.gestures import SOS
 from protocol import kinds, patterns
 
-from world import World, board, ready
-
-
-class Fails:
-    """Stands in for a method; the first calls of it raise."""
-
-    def __init__(self, owner, name, error=MemoryError, times=1):
-        self._real = getattr(owner, name)
-        self._error = error
-        self.left = times
-        setattr(owner, name, self)
-
-    def __call__(self, *args):
-        if self.left:
-            self.left -= 1
-            raise self._error
-        return self._real(*args)
+from check_update import Bench
+from world import Fails, World, board, ready
 
 
 def test_an_alarm_of_any_kind_that_no_memory_is_there_for_is_raised_a_moment_later():
@@ -158,3 +143,86 @@ def test_a_pattern_that_no_memory_was_there_for_is_felt_afterwards_and_whole():
     finally:
         haptic.patterns.pulses = real
     assert switched == [False, True, False, True, False] and motor.idle
+
+
+def test_a_room_that_no_memory_was_there_to_hear_before_a_reset_is_heard_after_it():
+    world, _ = ready(visit_minutes=0.2, grace_minutes=0.1, amber_seconds=2, missed_check_in_audio=True)
+    world.badge.act("side_hold")
+    world.run(5000)
+    world.disconnect()
+    Fails(world.recorder, "begin", times=1000)
+    world.run(14000)
+    assert world.badge.alarms.kind == kinds.MISSED_CHECK_IN and not world.recorder.running
+    world.boot()
+    world.run(2000)
+    assert world.recorder.running
+
+
+def test_no_act_that_asks_for_help_is_lost_before_it_is_an_alarm():
+    say = trace.say
+    for act, kind in ((SOS, kinds.SOS), ("duress_1", kinds.DURESS)):
+        for what in ("say", "shed"):
+            bench = Bench()
+            trace.say = say
+            world, parts = bench.world, bench.parts
+            world.connect()
+            world.run(1500)
+            world.haptic.felt.clear()
+            Fails(trace if what == "say" else parts, what)
+            try:
+                parts.act(act)
+            finally:
+                trace.say = say
+            assert world.badge.alarms.kind == kind, (act, what)
+            world.run(3000)
+            assert world.recorder.running and not world.retained.wanted
+            assert world.felt()[: 1 + (act == SOS)][-1] in (patterns.STATION_HAS_IT, patterns.CHECKED_IN), (act, what)
+
+
+def test_an_sos_whose_task_dies_before_it_is_an_alarm_is_raised_by_the_next_tick():
+    for opened in (False, True):
+        bench = Bench()
+        world = bench.world
+        hub = world.connect()
+        world.run(3000)
+        if opened:
+            machine.pins[board.LANYARD_N] = 1
+            world.run(3000)
+        Fails(world.badge, "act")
+        try:
+            bench.parts.act(SOS)
+            raise AssertionError("nothing failed")
+        except MemoryError:
+            pass  # the supervisor starts the task again, and the hand has long let go
+        world.run(3000)
+        assert patterns.PRESSED in world.felt() and world.felt()[-1] == patterns.STATION_HAS_IT
+        assert hub.kinds().count(kinds.SOS) == 1 and not world.retained.wanted
+        assert world.badge.alarms.kind == (kinds.LANYARD if opened else kinds.SOS)
+
+
+def test_a_reset_between_hand_and_alarm_loses_neither_the_press_nor_the_alarm_that_was_open():
+    world, hub = ready()
+    world.run(3000)
+    hub.answer = False
+    machine.pins[board.LANYARD_N] = 1
+    world.run(3000)
+    torn = world.badge.alarms.incident
+    world.retained.want()
+    world.boot()
+    hub = world.connect()
+    world.run(3000)
+    assert world.badge.alarms.kind == kinds.LANYARD and world.badge.alarms.incident == torn
+    assert sorted([kind for kind in hub.kinds() if kind in kinds.ALARMS]) == [kinds.SOS, kinds.LANYARD]
+    assert patterns.PRESSED in world.felt() and not world.retained.wanted
+
+
+def test_a_line_that_no_memory_is_there_for_is_left_out():
+    def no_memory(*args):
+        raise MemoryError
+
+    trace.print = no_memory
+    try:
+        trace.say("act", "name=sos")
+        trace.fault("anything", MemoryError())
+    finally:
+        del trace.print

@@ -1,10 +1,11 @@
 """Visits: begun by a gesture or by the station, reminded, missed, and never a way to listen on command."""
 
+import machine
 from protocol import downlink, events, kinds, patterns
 from protocol.ident import NONE
 from protocol.visit import GRACE, IDLE, MISSED, RUNNING
 
-from world import Microphone, Time, World
+from world import Microphone, Time, World, board
 
 CHECK, EXTEND, AMBER, HOLD = "side_1", "side_2", "side_3", "side_hold"
 MINUTE = 60000
@@ -338,9 +339,7 @@ def test_a_planned_visit_runs_all_the_same_and_its_wearer_is_warned():
 
 
 def test_both_levels_are_felt_and_said_once_each_also_right_after_the_start():
-    import machine
     from firmware.badge.battery import Battery
-    from firmware.boards import emulator as board
 
     told = []
     battery = Battery(board, told.append)
@@ -355,3 +354,40 @@ def test_both_levels_are_felt_and_said_once_each_also_right_after_the_start():
         battery.read()
     assert told == [20, 10]
     machine.ADC.microvolts = 2000000
+
+
+# --- the room is heard only as agreed
+
+
+def test_a_reset_in_a_miss_that_may_not_be_heard_does_not_open_the_microphone():
+    for kept in (False, True):
+        world, _ = ready(visit_minutes=0.2, grace_minutes=0.1, amber_seconds=2, missed_check_in_audio=kept)
+        world.badge.act("side_hold")  # with a spoken note, which is no agreement
+        world.run(5000)
+        world.disconnect()
+        world.run(14000)
+        assert world.badge.alarms.kind == kinds.MISSED_CHECK_IN and world.recorder.running is kept
+        opened = Microphone.opened
+        world.boot()
+        world.run(500)
+        assert world.badge.alarms.kind == kinds.MISSED_CHECK_IN
+        assert world.recorder.running is kept and (Microphone.opened > opened) is kept
+
+
+def test_a_miss_that_crossed_a_closing_is_heard_only_where_that_was_agreed():
+    for agreed in (False, True):
+        world, hub = ready(visit_minutes=0.5, grace_minutes=0.1, amber_seconds=2, missed_check_in_audio=agreed)
+        world.badge.act("side_hold")
+        world.run(5000)
+        machine.pins[board.LANYARD_N] = 1
+        world.run(23000)
+        first = world.badge.alarms.incident
+        hub.answer = False
+        world.run(9000)
+        (missed,) = [e for e in world.badge.uplink.outbox.events if e.kind == kinds.MISSED_CHECK_IN]
+        opened = Microphone.opened
+        hub.say(downlink.RECEIPT, downlink.pack_receipt(missed.ident, first, kinds.CLOSED))
+        world.run(300)
+        alarms = world.badge.alarms
+        assert alarms.kind == kinds.MISSED_CHECK_IN and alarms.incident != first
+        assert world.recorder.running is agreed and (Microphone.opened > opened) is agreed

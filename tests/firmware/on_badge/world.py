@@ -98,6 +98,25 @@ class Haptic:
         self.felt.append((Time.now, name))
 
 
+class Fails:
+    """Stands in for a method; the first calls of it raise, or those `after` so many."""
+
+    def __init__(self, owner, name, error=MemoryError, times=1, after=0):
+        self._real = getattr(owner, name)
+        self._error = error
+        self._after = after
+        self.left = times
+        setattr(owner, name, self)
+
+    def __call__(self, *args):
+        if self._after:
+            self._after -= 1
+        elif self.left:
+            self.left -= 1
+            raise self._error
+        return self._real(*args)
+
+
 class Hub:
     """A hub and the station behind it, on one connection. What it must not do can be switched off."""
 
