@@ -332,9 +332,8 @@ class Hub:
         for row in self.keeper.queue.rows():
             if row.form in (relay.EVENT, relay.BEACON):
                 held_ms, _ = self.keeper.held(row)
-                place = json.loads(row.facts).get("place")
                 since_ms = self.clock.now_ms() - held_ms
-                yield row.badge, row.ident, row.kind, place, row.form == relay.EVENT, since_ms
+                yield row.badge, row.ident, row.kind, row.place(), row.form == relay.EVENT, since_ms
 
     # ------------------------------------------------------------------ to the station
 
@@ -355,7 +354,7 @@ class Hub:
                 break
             out += 1
             held_ms, certain = self.keeper.held(row)
-            facts = json.loads(row.facts)
+            facts = row.known()
             if not certain:
                 facts["uncertain"] = True
             message = self.envelope.up(row.form, row.payload, facts, held_ms)
