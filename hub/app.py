@@ -59,6 +59,7 @@ HURRY_MS = 1000  # the outbox is hurried at most so often, whoever claims to be 
 SESSION_FIRST_S = 0.15  # a badge with a session is heard by beacon first, and would be told of by two messages
 ALIVE_MS = 5000  # in an alarm a badge says something every 2 s: then its beacons tell nothing new
 REMEMBERED = 256
+NOTED_S = 2.0  # at the end, for each of the small files
 
 # whose facts carry the place: what belongs to an alarm or a visit, and nothing else
 PLACED = frozenset(
@@ -187,8 +188,10 @@ class Hub:
             for name in ("answers", "badges", "radio", *jobs):
                 jobs[name].cancel()
                 await asyncio.wait({jobs[name]})
+            await self.keys.file.settled(NOTED_S)
             if self.second is not None:
                 self.second.close()
+                await self.second.file.settled(NOTED_S)
             if metrics is not None:
                 await metrics.close()
             await control.close()
@@ -329,9 +332,8 @@ class Hub:
         for row in self.keeper.queue.rows():
             if row.form in (relay.EVENT, relay.BEACON):
                 held_ms, _ = self.keeper.held(row)
-                place = json.loads(row.facts).get("place")
                 since_ms = self.clock.now_ms() - held_ms
-                yield row.badge, row.ident, row.kind, place, row.form == relay.EVENT, since_ms
+                yield row.badge, row.ident, row.kind, row.place(), row.form == relay.EVENT, since_ms
 
     # ------------------------------------------------------------------ to the station
 
@@ -352,7 +354,7 @@ class Hub:
                 break
             out += 1
             held_ms, certain = self.keeper.held(row)
-            facts = json.loads(row.facts)
+            facts = row.known()
             if not certain:
                 facts["uncertain"] = True
             message = self.envelope.up(row.form, row.payload, facts, held_ms)
@@ -455,8 +457,6 @@ class Hub:
                 if self.keys.open(self.identity, message.payload):
                     logger.info("keys: %d group keys, %d badges enrolled", len(self.keys.groups), len(self.keys.links))
                     self.roster.keys_changed()
-                if self.keys.problem:
-                    logger.warning("keys: %s", self.keys.problem)
             else:
                 self.counters["unknown_down"] += 1
         except Forged:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.outbox import StoreFailed, damaged, open_database, set_aside
+from hub.outbox import StoreFailed, damaged, open_database, set_aside, words
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS captures (
@@ -53,7 +53,7 @@ class AudioStore:
                 self._fail(problem)
                 return self._load()
         except sqlite3.Error as problem:
-            raise StoreFailed(str(problem)) from problem
+            raise StoreFailed(words(problem)) from problem
 
     def apply(self, changes: dict[CaptureKey, Change]) -> None:
         """Everything or nothing."""
@@ -75,7 +75,7 @@ class AudioStore:
                 database.execute("DELETE FROM captures WHERE id NOT IN (SELECT capture FROM packets)")
         except sqlite3.Error as problem:
             self._fail(problem)
-            raise StoreFailed(str(problem)) from problem
+            raise StoreFailed(words(problem)) from problem
 
     def read(self, key: CaptureKey, positions: Iterable[int]) -> list[tuple[int, bytes]]:
         """These packets of a capture, as far as they are here."""
@@ -92,7 +92,7 @@ class AudioStore:
             return found
         except sqlite3.Error as problem:
             self._fail(problem)
-            raise StoreFailed(str(problem)) from problem
+            raise StoreFailed(words(problem)) from problem
 
     def used(self) -> int:
         """Bytes that the packets take."""
@@ -105,7 +105,7 @@ class AudioStore:
             return int((pages - free) * size)
         except sqlite3.Error as problem:
             self._fail(problem)
-            raise StoreFailed(str(problem)) from problem
+            raise StoreFailed(words(problem)) from problem
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""

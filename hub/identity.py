@@ -8,10 +8,13 @@ event; with both, a thief could pretend to be this hub until the station revokes
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -25,6 +28,8 @@ from protocol import relay
 from protocol.beacon import Group
 from protocol.crypto import Forged
 from protocol.events import Malformed
+
+logger = logging.getLogger("hub.identity")
 
 IDENTITY = "identity.json"
 KEYS = "keys.json"
@@ -94,28 +99,32 @@ def verifier(public: bytes) -> Callable[[bytes, bytes], bool]:
 
 
 class KeyRing:
-    """What the station gave this hub. `number` increases with every change at the station."""
+    """What the station gave this hub. `number` increases with every word of the station.
+
+    `file` is where they are stored; `problem` why they could not be read at the start, or "".
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / KEYS
+        self.file = PrivateFile(folder / KEYS)
         self.number = -1
         self.groups: list[Group] = []
         self.links: dict[int, bytes] = {}
         self.problem = ""
+        path = self.file.path
         try:
-            self._take(json.loads(self._path.read_bytes()))
+            self._take(json.loads(path.read_bytes()))
         except FileNotFoundError:
             pass
         except OSError as problem:
-            self.problem = f"{self._path}: {problem.strerror or problem}"
+            self.problem = f"{path}: {problem.strerror or problem}"
         except (ValueError, KeyError, TypeError, AttributeError):
             # the station sends them again as soon as it hears the hub's hello
-            self.problem = f"{self._path}: damaged, waiting for the station to send the keys again"
+            self.problem = f"{path}: damaged, waiting for the station to send the keys again"
 
     def open(self, identity: Identity, payload: bytes) -> bool:
         """Take what the station sealed to this hub; False for older keys than those here.
 
-        Raises Forged or Malformed. They hold in memory even when they cannot be stored: `problem` says so then.
+        Raises Forged or Malformed. They hold from now on, and are stored as soon as the disk takes them.
         """
         try:
             text = relay.open_keys(identity.shared, identity.hub_id, payload)
@@ -128,11 +137,11 @@ class KeyRing:
             self._take(stored)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise Malformed("keys from the station") from problem
-        try:
-            write_private(self._path, text)
-            self.problem = ""
-        except OSError as problem:
-            self.problem = f"{self._path}: {problem.strerror or problem}"
+        # stored also when nothing but the number is new: a word that never reached this hub may lie between the number
+        # on disk and this one, and whoever recorded it could undo a revocation with it after a restart. A hub that is
+        # killed before the disk has it says hello when it starts, and gets the latest word again
+        self.file.put(text)
+        self.problem = ""
         return True
 
     def _take(self, stored: dict[str, object]) -> None:
@@ -163,6 +172,88 @@ def next_boot(folder: Path) -> int:
     with contextlib.suppress(OSError):
         write_private(path, str(boot).encode())
     return boot
+
+
+class PrivateFile:
+    """A file that is replaced in a thread of its own, always by its latest content: a disk that hangs stops nobody.
+
+    What comes while the disk is busy takes the place of what has not been begun. What it fails to take is logged, once,
+    and given up: the next content is tried again. `path` is the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._next: bytes | None = None
+        self._put = self._ended = 0  # how many contents there were, and up to which the disk has taken or refused them
+        self._writing = False
+        self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._hung = -1  # for what has been waited in vain
+        self._failed = False
+
+    def put(self, content: bytes) -> None:
+        """Replace the file soon. Never raises, never waits for the disk."""
+        with self._lock:
+            self._next = content
+            self._put += 1
+            if self._writing:
+                return
+            try:
+                threading.Thread(target=self._write, name=f"write {self.path.name}", daemon=True).start()
+                self._writing = True
+            except RuntimeError:
+                logger.warning("%s: not stored, there is no room for another thread", self.path)
+
+    async def settled(self, seconds: float) -> bool:
+        """Wait until the disk has taken, or refused, everything that was put before; False when it does neither.
+
+        A disk that hangs is waited for once: until it moves again, further calls give False at once.
+        """
+        with self._lock:
+            if self._ended >= self._put:
+                return True
+            if not self._writing or self._hung == self._ended:
+                return False
+            waiter = (self._put, asyncio.get_running_loop(), asyncio.Event())
+            self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter[2].wait()
+            return True
+        except TimeoutError:
+            with self._lock:
+                if self._ended >= waiter[0]:
+                    return True
+                self._hung = self._ended
+            logger.warning("%s: the disk hangs; going on without it", self.path)
+            return False
+        finally:
+            with self._lock:
+                self._waiters = [other for other in self._waiters if other is not waiter]
+
+    def _write(self) -> None:
+        while True:
+            with self._lock:
+                content, number = self._next, self._put
+                self._next = None
+                if content is None:
+                    self._writing = False
+                    return
+            failed: Exception | None = None
+            try:
+                write_private(self.path, content)
+            except Exception as problem:
+                failed = problem
+            if failed is not None and not self._failed:
+                words = failed.strerror if isinstance(failed, OSError) else None
+                logger.warning("%s: not stored, kept in memory: %s", self.path, words or failed)
+            self._failed = failed is not None
+            with self._lock:
+                self._ended = number
+                for wanted, loop, event in self._waiters:
+                    if wanted <= number:
+                        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                            loop.call_soon_threadsafe(event.set)
 
 
 def write_private(path: Path, content: bytes) -> None:

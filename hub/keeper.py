@@ -67,7 +67,7 @@ class Keeper:
         except StoreFailed as failed:
             self._failed(failed)
             self._wake.set()
-        self._note_set_aside()
+        self._note_damage()
         self.reserve.hold()
 
     def take(self, badge: int, ident: bytes, form: int, kind: int, payload: bytes, facts: str) -> Row:
@@ -118,6 +118,7 @@ class Keeper:
             self._failed(failed)
             return False
         self._loaded = True
+        self._note_damage()
         known = [row for row in rows if row.key not in self.queue and row.key not in self._deletes]
         self.queue.restore(known, self._clock.now_ms())
         self._on_loaded()
@@ -131,14 +132,14 @@ class Keeper:
         try:
             await loop.run_in_executor(self._thread, self._outbox.apply, list(puts.values()), list(deletes))
         except StoreFailed as failed:
-            relieved = self.reserve.give()
-            if not relieved:
-                self._failed(failed)
-            if self._note_set_aside():
+            if self._note_damage():
                 puts = {row.key: row for row in self.queue.rows()}
             # what changed meanwhile is newer
             self._deletes |= {key for key in deletes if key not in self._puts}
             self._puts = {k: r for k, r in puts.items() if k in self.queue and k not in self._deletes} | self._puts
+            relieved = await loop.run_in_executor(self._thread, self.reserve.give)
+            if not relieved:
+                self._failed(failed)
             return relieved
         if self.problem:
             logger.info("disk: works again, %d rows stored", len(puts))
@@ -152,7 +153,11 @@ class Keeper:
             logger.warning("disk: %s; sending from memory, badges are not told that the hub holds", failed)
         self.problem = str(failed)
 
-    def _note_set_aside(self) -> bool:
+    def _note_damage(self) -> bool:
+        """Say what was damaged; whether the outbox was set aside for it."""
+        if self._outbox.unreadable:
+            logger.warning("disk: %d damaged rows of the outbox cannot be sent", self._outbox.unreadable)
+            self._outbox.unreadable = 0
         if self._outbox.set_aside is None or self._outbox.set_aside == self.set_aside:
             return False
         self.set_aside = self._outbox.set_aside

@@ -9,14 +9,19 @@ matters more than the reason why an old one cannot be read.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from protocol import ident, kinds, relay
 
 SCHEMA = 1
 SET_ASIDE_MAX = 5  # damaged files that are kept
+NUMBER_MAX = 1 << 53  # of times and positions, which are far below it
 LOG_BYTES = 1_000_000  # to which the write-ahead log is cut after a checkpoint
 
 _TABLE = """
@@ -60,13 +65,35 @@ class Row:
         """What makes a row the same row."""
         return self.badge, self.ident, self.form
 
+    def known(self) -> dict[str, Any]:
+        """The facts, as far as they can be read: the event is worth sending without them."""
+        try:
+            facts = json.loads(self.facts)
+        except (ValueError, RecursionError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def place(self) -> dict[str, Any] | None:
+        """The place in the facts, as hub.location gives it; None where there is none, or none to believe."""
+        place = self.known().get("place")
+        if not isinstance(place, dict):
+            return None
+        limits = {"lat": 90.0, "lon": 180.0, "age": 1e9, "accuracy": 1e7}
+        if not {"lat", "lon"} <= place.keys() or not all(_within(place.get(k, 0), most) for k, most in limits.items()):
+            return None
+        return place
+
 
 class Outbox:
-    """The file. Not for several threads at once. `set_aside` is where a damaged file went, or None."""
+    """The file. Not for several threads at once.
+
+    `set_aside` is where a damaged file went, or None; `unreadable` how many rows load() had to leave where they are.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.set_aside: Path | None = None
+        self.unreadable = 0
         self._database: sqlite3.Connection | None = None
 
     def load(self) -> list[Row]:
@@ -76,13 +103,13 @@ class Outbox:
         except sqlite3.Error as problem:
             self.close()
             if not damaged(problem):
-                raise StoreFailed(str(problem)) from problem
+                raise StoreFailed(words(problem)) from problem
         self.set_aside = set_aside(self.path)
         try:
             return self._rows()
         except sqlite3.Error as problem:
             self.close()
-            raise StoreFailed(str(problem)) from problem
+            raise StoreFailed(words(problem)) from problem
 
     def apply(self, puts: Iterable[Row], deletes: Iterable[Key]) -> None:
         """Delete, then put, all in one transaction. Raises StoreFailed, and nothing of it holds then.
@@ -105,7 +132,7 @@ class Outbox:
             self.close()
             if damaged(problem):
                 self.set_aside = set_aside(self.path)
-            raise StoreFailed(str(problem)) from problem
+            raise StoreFailed(words(problem)) from problem
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -115,12 +142,49 @@ class Outbox:
             self._database = None
 
     def _rows(self) -> list[Row]:
-        return [Row(*fields) for fields in self._open().execute(_LOAD)]
+        found = [_row(fields) for fields in self._open().execute(_LOAD)]
+        rows = [row for row in found if row is not None]
+        self.unreadable = len(found) - len(rows)
+        return rows
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = open_database(self.path, _TABLE, "FULL")
+            # one wrong byte in a text would cost every row, and be told with all that the text says
+            self._database.text_factory = bytes
         return self._database
+
+
+def _row(fields: tuple[Any, ...]) -> Row | None:
+    """A row as it may be used, whatever the disk has made of it; None where not even an event is left of it.
+
+    SQLite checks its own structures, not what is in them: a flipped bit makes another number, type or length.
+    """
+    badge, name, form, position, kind, payload, facts, taken_ms, run = fields
+    if not _number(badge, ident.BADGE_MAX) or form not in (relay.EVENT, relay.BEACON, relay.SECOND_PATH):
+        return None
+    if not isinstance(name, bytes) or len(name) != len(ident.NONE) or not isinstance(payload, bytes):
+        return None
+    dated = _number(taken_ms, NUMBER_MAX) and isinstance(run, bytes)
+    return Row(
+        badge,
+        name,
+        int(form),
+        position if _number(position, NUMBER_MAX) else 0,
+        kind if _number(kind, 255) else kinds.STATUS,
+        payload,
+        facts.decode("utf-8", "replace") if isinstance(facts, bytes) else "",
+        taken_ms if dated else 0,
+        run.decode("utf-8", "replace") if dated else "",
+    )
+
+
+def _number(value: object, most: int) -> bool:
+    return isinstance(value, int) and 0 <= value <= most
+
+
+def _within(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
 
 
 def open_database(path: Path, tables: str, synchronous: str) -> sqlite3.Connection:
@@ -146,6 +210,11 @@ def open_database(path: Path, tables: str, synchronous: str) -> sqlite3.Connecti
 
 class _Foreign(sqlite3.DatabaseError):
     """Readable, but not what this version of the hub writes."""
+
+
+def words(problem: sqlite3.Error) -> str:
+    """What a log may hold of it: SQLite's own words name tables and files, those of Python's module may quote a row."""
+    return str(problem) if hasattr(problem, "sqlite_errorcode") or isinstance(problem, _Foreign) else "cannot be read"
 
 
 def damaged(problem: sqlite3.Error) -> bool:

@@ -29,7 +29,7 @@ from typing import Any
 
 from hub.background import Result, in_background
 from hub.clock import Clock
-from hub.identity import write_private
+from hub.identity import PrivateFile
 from hub.modem import REFUSED, Modem, ModemFailed, Report
 from hub.sms import Text, encode
 from protocol import ident, kinds, relay
@@ -49,6 +49,7 @@ STRANGE, TRUSTED, VERIFIED = range(3)
 PER_HOUR = {STRANGE: (4, 1), TRUSTED: (30, 6), VERIFIED: (30, 6)}
 PENDING_MAX = 256
 DONE_MAX = 512
+NOTE_S = 1.0  # a message waits so long for its note on disk: a disk that hangs or is full delays nobody's help
 
 Key = tuple[int, bytes]
 WORDS = {kinds.SOS: "SOS", kinds.MISSED_CHECK_IN: "MISSED CHECK-IN", kinds.LANYARD: "SOS (lanyard pulled)",
@@ -131,7 +132,7 @@ class SecondPath:
         self.report: Report | None = None
         self._setup = setup
         self._after_ms = setup.after_ms
-        self._path = folder / "sms.json"
+        self.file = PrivateFile(folder / "sms.json")
         self._clock = clock
         self._told = told
         # one for good: it remembers what became of a PIN also where the disk does not
@@ -300,15 +301,23 @@ class SecondPath:
         """One message to each number that needs one. What went wrong last, if anything."""
         key = (waiting.badge, waiting.ident)
         problem: ModemFailed | None = None
+        handed = False
         for number in self._setup.numbers:
             if waiting.has(number):
                 continue
             if self._waiting.get(key) is not waiting:
                 break  # the station has it meanwhile: the others need not be alarmed
-            rank, text = waiting.rank, self._text(waiting)
             before = waiting.numbers.get(number)
             waiting.numbers[number] = "trying"
             self._save()
+            await self.file.settled(NOTE_S)
+            if self._waiting.get(key) is not waiting:
+                _put_back(waiting, number, before)
+                # where nothing was tried there is nothing to tell
+                waiting.reported = waiting.reported or not (handed or waiting.tries or waiting.numbers)
+                break
+            rank, text = waiting.rank, self._text(waiting)
+            handed = True
             try:
                 await self._by_modem(partial(self._hand_over, number, text))
             except ModemFailed as failed:
@@ -316,10 +325,7 @@ class SecondPath:
                 if failed.perhaps:
                     waiting.again = True
                     waiting.perhaps += 1
-                if before is None:
-                    del waiting.numbers[number]
-                else:
-                    waiting.numbers[number] = before
+                _put_back(waiting, number, before)
                 self._save()
                 if not self._fit:
                     break  # nobody else would be reached either
@@ -327,6 +333,7 @@ class SecondPath:
             waiting.numbers[number] = "sent" if rank == VERIFIED else "unverified"
             self._taken(waiting, rank)
             self._save()
+            await self.file.settled(NOTE_S)
         return problem
 
     def _taken(self, waiting: _Waiting, rank: int) -> None:
@@ -485,12 +492,11 @@ class SecondPath:
         ]
         spent = [[badge, rank, at, since] for (badge, rank), times in self._sent_ms.items() for at, since in times]
         text = json.dumps({"run": self._clock.run, "waiting": waiting, "done": done, "spent": spent})
-        with contextlib.suppress(OSError):  # a full disk delays nobody's help
-            write_private(self._path, text.encode())
+        self.file.put(text.encode())
 
     def _load(self) -> None:
         try:
-            stored = json.loads(self._path.read_bytes())
+            stored = json.loads(self.file.path.read_bytes())
             same = stored["run"] == self._clock.run and bool(self._clock.run)
             for entry in stored["waiting"]:
                 known = {
@@ -531,6 +537,14 @@ def _restore(waiting: _Waiting, known: dict[str, Any]) -> _Waiting:
     if known["since"] is not None:
         waiting.since_ms = min(waiting.since_ms, known["since"])
     return waiting
+
+
+def _put_back(waiting: _Waiting, number: str, before: str | None) -> None:
+    """A number is as it was before it was tried."""
+    if before is None:
+        del waiting.numbers[number]
+    else:
+        waiting.numbers[number] = before
 
 
 def _rank(verified: bool, trusted: bool) -> int:

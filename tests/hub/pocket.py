@@ -254,6 +254,11 @@ class Pocket:
         status = await self.status()
         await until(lambda: self._accept(status["hub_id"]), 10, "its hello")
         await until(lambda: all(badge.established for badge in self.badges), 10, "sessions")
+        await until(self._keys_stored, 10, "its keys on disk: whoever kills it next counts on them")
+
+    def _keys_stored(self) -> bool:
+        stored = self.folder / "hub/keys.json"
+        return stored.exists() and len(json.loads(stored.read_bytes())["links"]) == len(self.badges)
 
     def _accept(self, hub_id: str) -> bool:
         with self.station.core.work() as work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,11 @@ def keys(number: int, **links: str) -> str:
     return json.dumps({"group": [GROUP], "links": {k[1:]: v for k, v in links.items()}, "number": number})
 
 
+def stored(ring: KeyRing) -> None:
+    """Wait for the disk."""
+    assert asyncio.run(ring.file.settled(10))
+
+
 def test_an_identity_is_made_once_and_kept(tmp_path: Path) -> None:
     first, second = Identity.load(tmp_path), Identity.load(tmp_path)
     assert first.public == second.public
@@ -37,8 +43,9 @@ def test_an_identity_is_made_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_keys_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
-    identity = Identity.load(tmp_path)
-    KeyRing(tmp_path).open(identity, sealed(identity, keys(1, b12=LINK)))
+    identity, ring = Identity.load(tmp_path), KeyRing(tmp_path)
+    ring.open(identity, sealed(identity, keys(1, b12=LINK)))
+    stored(ring)
     for name in ("identity.json", "keys.json"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
@@ -50,10 +57,22 @@ def test_the_station_gives_and_revokes_and_an_older_word_changes_nothing(tmp_pat
     assert ring.open(identity, sealed(identity, keys(3, b13=LINK)))
     assert list(ring.links) == [13]
     assert not ring.open(identity, sealed(identity, keys(2, b12=LINK)))
+    stored(ring)
     again = KeyRing(tmp_path)
     assert list(again.links) == [13]
     assert [group.key.hex() for group in again.groups] == [GROUP]
     assert again.number == 3
+
+
+def test_after_a_restart_no_word_counts_that_is_older_than_the_last_one_heard(tmp_path: Path) -> None:
+    """Also when that one changed nothing: a revocation could be undone by what lies between."""
+    identity, ring = Identity.load(tmp_path), KeyRing(tmp_path)
+    for number in (1, 3):
+        assert ring.open(identity, sealed(identity, keys(number, b12=LINK)))
+    stored(ring)
+    again = KeyRing(tmp_path)
+    assert not again.open(identity, sealed(identity, keys(2, b13=LINK)))
+    assert list(again.links) == [12]
 
 
 def test_keys_that_were_not_sealed_to_this_hub_are_refused(tmp_path: Path) -> None:

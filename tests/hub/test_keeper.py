@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hub import keeper as keeping
 from hub.clock import Clock
 from hub.keeper import Keeper
 from hub.outbox import Key, Outbox, Row, StoreFailed
+from hub.reserve import Reserve
 from protocol import kinds, relay
 
 
@@ -104,6 +106,30 @@ def test_a_full_disk_is_told_and_nothing_is_held_until_it_is_back(
     bench = Bench(tmp_path, monkeypatch)
     play(bench, story)
     assert bench.stored() == ["2 fresher"]
+
+
+def test_the_reserve_is_given_in_the_thread_of_the_disk_which_may_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave: list[str] = []
+
+    def give(reserve: Reserve) -> bool:
+        gave.append(threading.current_thread().name)
+        bench.broken = ""
+        return real(reserve)
+
+    real = Reserve.give
+    monkeypatch.setattr(Reserve, "give", give)
+
+    async def story() -> None:
+        bench.broken = "disk full"
+        bench.take(1)
+        await until(lambda: "held 1" in bench.events)
+
+    bench = Bench(tmp_path, monkeypatch)
+    play(bench, story)
+    assert bench.stored() == ["1"]
+    assert [name.startswith("outbox") for name in gave] == [True]
 
 
 def test_a_disk_that_cannot_be_read_at_the_start_is_read_when_it_is_back(
