@@ -135,8 +135,16 @@ def send_keys(work: Work, hub: Hub, empty: bool = False) -> None:
     downlinks.hub_message(work, hub, relay.KEYS, sealed)
 
 
-def enrolled(work: Work, badge: Badge, hub: Hub) -> None:
-    """A hub brought an ENROL event that the badge sealed in its pairing window: the two share a key from now on."""
+def enrolled(work: Work, badge: Badge, named: bytes) -> None:
+    """A badge sealed in its pairing window that it enrols at this hub: the two share a key from now on.
+
+    Whichever hub brings it: a badge that is enrolled already may send it by another one, and a hub that brings what was
+    meant for another must not get a key by it.
+    """
+    hub = work.hub(named.hex())
+    if hub is None or not active(hub):
+        work.count("enrolment at an unknown hub")
+        return
     if work.db.get(Link, (badge.number, hub.id)) is None:
         work.db.add(Link(badge=badge.number, hub=hub.id, made_at=work.now))
         work.db.flush()

@@ -141,6 +141,8 @@ def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool)
     event = work.find(BadgeEvent, badge.number, arrived.ident)
     if known is not None and (known.sealed or not sealed):
         work.count("duplicate")
+        if event is not None and event.kind == kinds.ENROL and event.body.hex() == hub.id:
+            enrol.enrolled(work, badge, event.body)  # it has not got its keys, or was not accepted at the first time
         # purged: its identity is all that is left, and enough to answer
         return event if event is not None else arrived
     _check(arrived)
@@ -168,6 +170,9 @@ def _check(event: BadgeEvent) -> None:
         events.unpack_audio(event.body)
     elif event.kind == kinds.DURESS:
         events.unpack_duress(event.body)
+    elif event.kind == kinds.ENROL:
+        if len(event.body) != relay.HUB_ID:
+            raise Malformed("enrol")
     elif event.kind == kinds.BOOTED and event.body:
         events.unpack_booted(event.body)
     elif event.kind in _VISIT_KINDS and event.body and not _goes_before(event):
@@ -196,7 +201,7 @@ def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -
         if (first or kind == kinds.VISIT_START) and not _goes_before(event):
             visits.from_badge(work, badge, event, kind, event.body)
     elif kind == kinds.ENROL:
-        enrol.enrolled(work, badge, hub)
+        enrol.enrolled(work, badge, event.body)
     elif kind == kinds.TEST:
         work.notice("test", views.test(work.db, event))
     elif kind in (kinds.AUDIO_START, kinds.AUDIO_END):

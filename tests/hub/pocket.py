@@ -269,7 +269,7 @@ class Pocket:
             for badge in self.badges:
                 found = work.badge(badge.number)
                 assert found is not None
-                enrol.enrolled(work, found, hub)
+                enrol.enrolled(work, found, bytes.fromhex(hub_id))
         return True
 
     async def start_hub(self, point: str = "", nth: int = 1, sabotage: str = "", trace: str = "") -> None:

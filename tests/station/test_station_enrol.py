@@ -30,21 +30,56 @@ def test_a_hub_gets_keys_only_once_it_is_accepted_and_again_whenever_it_says_hel
 
 def test_enrolling_gives_the_hub_the_key_that_the_badge_derives(world: World) -> None:
     badge, hub, other = world.badge(), world.hub(), world.hub()
-    world.say(hub, hub.event(badge, badge.event(kinds.ENROL)))
+    world.say(hub, hub.event(badge, badge.event(kinds.ENROL, body=hub.id)))
     assert _keys(world, hub)[-1]["links"] == {str(badge.number): badge.keys.link(hub.id).hex()}
     assert _keys(world, other)[-1]["links"] == {}
+
+
+def test_an_enrolment_is_for_the_hub_that_it_names_whichever_brings_it(world: World) -> None:
+    """A badge with a session elsewhere sends it there too: the hub that it names had no key, and asked for ever."""
+    badge, hub, other = world.badge(), world.hub(), world.hub()
+    sealed = badge.event(kinds.ENROL, body=hub.id)
+    world.say(other, other.event(badge, sealed))
+    assert _keys(world, hub)[-1]["links"] == {str(badge.number): badge.keys.link(hub.id).hex()}
+    assert _keys(world, other)[-1]["links"] == {}
+    # its keys may have been lost on the way
+    before = len(_keys(world, hub)), len(_keys(world, other))
+    world.say(hub, hub.event(badge, sealed))
+    world.say(other, other.event(badge, sealed))
+    assert (len(_keys(world, hub)), len(_keys(world, other))) == (before[0] + 1, before[1])
+    assert _keys(world, hub)[-1]["links"] == {str(badge.number): badge.keys.link(hub.id).hex()}
+
+
+def test_a_hub_that_is_accepted_after_its_enrolment_came_gets_its_key_when_it_brings_it(world: World) -> None:
+    badge, hub, other = world.badge(), world.hub(accepted=False), world.hub()
+    sealed = badge.event(kinds.ENROL, body=hub.id)
+    world.say(other, other.event(badge, sealed))
+    with world.core.work() as work:
+        enrol.accept(work, "op1", hub.name, {})
+    assert _keys(world, hub)[-1]["links"] == {}
+    world.say(hub, hub.event(badge, sealed))
+    assert _keys(world, hub)[-1]["links"] == {str(badge.number): badge.keys.link(hub.id).hex()}
+
+
+@pytest.mark.parametrize("body", [b"", bytes(8), b"1234567"])
+def test_an_enrolment_at_no_hub_gives_nothing(world: World, body: bytes) -> None:
+    badge, hub = world.badge(), world.hub()
+    world.say(hub, hub.event(badge, badge.event(kinds.ENROL, body=body)))
+    world.say(hub, hub.event(badge, badge.event(kinds.SOS)))
+    assert [k["links"] for k in _keys(world, hub)] == [{}]
+    assert len(world.alarms()) == 1
 
 
 def test_a_forged_enrolment_gives_nothing(world: World) -> None:
     badge, hub = world.badge(), world.hub()
     thief = Badge(badge.number, os.urandom(32), badge.group)
-    world.say(hub, hub.event(thief, thief.event(kinds.ENROL)))
+    world.say(hub, hub.event(thief, thief.event(kinds.ENROL, body=hub.id)))
     assert len(_keys(world, hub)) == 1
 
 
 def test_provisioning_again_revokes_the_old_keys_and_tells_the_hubs(world: World) -> None:
     badge, hub = world.badge(), world.hub()
-    world.say(hub, hub.event(badge, badge.event(kinds.ENROL)))
+    world.say(hub, hub.event(badge, badge.event(kinds.ENROL, body=hub.id)))
     root = os.urandom(32)
     with world.core.work() as work:
         made = enrol.provision(work, "op1", {"badge": badge.number, "root": root.hex()})
@@ -59,7 +94,7 @@ def test_provisioning_again_revokes_the_old_keys_and_tells_the_hubs(world: World
 
 def test_a_revoked_badge_or_hub_is_worth_nothing(world: World) -> None:
     badge, hub, other = world.badge(), world.hub(), world.hub()
-    world.say(hub, hub.event(badge, badge.event(kinds.ENROL)))
+    world.say(hub, hub.event(badge, badge.event(kinds.ENROL, body=hub.id)))
     with world.core.work() as work:
         row = work.hub(other.name)
         assert row is not None
