@@ -28,7 +28,7 @@ GESTURES = {
     "duress": ("side+sos", ((400, 200),)),
     "duress_cancel": ("side+sos", ((1500, 0),)),
     "off_duty": ("side", ((6500, 0),)),
-    "on_duty": ("side", ((1500, 0),)),
+    "on_duty": ("side", ((2500, 0),)),  # the badge has to start before it can look
     "side_press": ("side", (_TAP,)),
     "side_double": ("side", (_TAP, _TAP)),
     "side_hold": ("side", ((1500, 0),)),

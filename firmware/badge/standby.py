@@ -23,17 +23,19 @@ if False:  # for type checkers only: MicroPython has no typing module
 _SAMPLE_MS = const(10)
 _IDLE_MS = const(700)  # after so long without a finger on it the badge sleeps on: a press that bounces is one press
 _STUCK_MS = const(20000)  # a button that something presses for so long cannot wake any more
+_SLOWEST_MS = const(10000)  # a start that took longer is none: somebody has moved the clock
 CHARGER = "charger"
 ON_DUTY = (gestures.HOLD, gestures.DURESS_HOLD, gestures.PAIR)
 
 
 def doze(board: "Any", buttons: "Buttons", recogniser: "Recogniser") -> "str | None":
     """What the hand wants that woke the badge: SOS, one of ON_DUTY, CHARGER, or None to sleep on."""
-    began = ticks_ms()
+    began: "Any" = ticks_ms()
     pressed = not Pin(board.SOS_N).value()
     if pressed and machine.wake_reason() not in (machine.EXT1_WAKE, machine.TIMER_WAKE):
-        # it woke the badge, so it was down before anybody could look
-        recogniser.began_pressed((began - board.WAKE_MS) & MASK)
+        # it woke the badge, so it was down before anybody could look; ticks begin anew with every start
+        since = 0 if began < _SLOWEST_MS else began
+        recogniser.began_pressed((since - board.WAKE_MS) & MASK)
     touched = began
     while True:
         act = buttons.sample()

@@ -5,7 +5,7 @@ Every board names the same things:
 NAME            as the console and the console's reports call it
 SOS_N, SIDE_N   the hidden button and the one on the edge; pressed is low, pulled up inside the chip
 LANYARD_N       the magnetic switch of the lanyard, low while it is attached; None where there is none
-WAKE_MS         from waking to the first line of Python: what a hold in standby has lasted when it is first seen
+WAKE_MS         from waking until the ticks begin: what a hold in standby has lasted before the badge counts it
 HAPTIC          gate of the motor's transistor, or enable of its driver; HAPTIC_HZ, HAPTIC_DUTY (0..65535) drive it
 BATTERY         ADC pin behind a divider by BATTERY_DIVIDER; None where there is none
 CHARGING_N      low while charging; None where there is none
