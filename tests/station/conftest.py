@@ -7,6 +7,15 @@ import pytest
 from station_running import Running, running
 from station_world import World
 
+from station.broker import find_mosquitto
+
+
+@pytest.fixture
+def mosquitto() -> None:
+    """A test that needs mosquitto itself, and not any broker."""
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed; on Debian and Ubuntu: apt install mosquitto")
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:

@@ -19,7 +19,6 @@ from station_world import World
 
 from protocol import downlink, kinds, relay
 from station import intake, repeat
-from station.broker import find_mosquitto
 from station.bus import Arrived
 from station.console import api
 from station.ingest import dispatch
@@ -302,7 +301,7 @@ def test_an_acknowledgement_that_fails_stops_nothing(world: World) -> None:
         worker.stop()
 
 
-@pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
+@pytest.mark.usefixtures("mosquitto")
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux: another process's limits are changed")
 def test_a_disk_that_refuses_more_messages_than_the_broker_passes_on_costs_no_alarm_afterwards(tmp_path: Path) -> None:
     station = Running(tmp_path, broker='port = 0\nkind = "mosquitto"')
