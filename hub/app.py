@@ -302,6 +302,8 @@ class Hub:
     def _stored(self, row: Row) -> None:
         if row.form == relay.EVENT:
             self.roster.send(row.badge, link.HELD, link.pack_held([row.ident]))
+        elif row.form == relay.SECOND_PATH and self.second is not None:
+            self.second.stored(row.badge, row.ident)
 
     # ------------------------------------------------------------------ past the station
 
@@ -441,6 +443,8 @@ class Hub:
                     self.listener.trust(badge, ident[:6])
                     if self.second is not None:
                         self.second.acknowledged(badge, ident)
+                elif self.second is not None:
+                    self.second.stored(badge, ident)
                 # who has the event needs no beacon of it; who has the beacon still needs the event
                 self.keeper.retire(badge, ident, (relay.EVENT, relay.BEACON) if form == relay.EVENT else (form,))
                 self._pass_on(badge, blob)

@@ -110,12 +110,14 @@ class _Waiting:
         return {
             "badge": self.badge, "ident": self.ident.hex(), "numbers": self.numbers, "waited": self.waited_ms,
             "since": self.since_ms, "trusted": self.trusted, "again": self.again, "counted": self.counted,
+            "reported": self.reported, "verified": self.verified,
         }  # fmt: skip
 
 
 class SecondPath:
     """Watches alarms until the station has them. `told(badge, ident, payload)` puts a report in the outbox.
 
+    The outbox answers with `stored()`; until then a report is made again after a restart.
     `problem` is what is wrong with the modem, or ""; `report` how it was when last looked at.
     """
 
@@ -142,6 +144,7 @@ class SecondPath:
         # acknowledged, or told: never again. False: only by beacon, and an event with this identity is still told
         self._done: dict[Key, bool] = {}
         self._interrupted: dict[Key, dict[str, Any]] = {}
+        self._reporting: dict[Key, _Waiting] = {}  # reports that are not on disk yet
         # badge (0: all), rank -> when a message was taken, and when its alarm was raised
         self._sent_ms: dict[tuple[int, int], deque[tuple[int, int]]] = {}
         self._at: _Waiting | None = None  # the one that is being told
@@ -219,6 +222,12 @@ class SecondPath:
             # a report of what was sent so far is due even when the station came back in between, and also that it
             # was tried for nothing; what is being sent in this moment is told when that is over
             self._finish(waiting, always=waiting.tries > 0)
+            self._save()
+
+    def stored(self, badge: int, name: bytes) -> None:
+        """The report of an alarm is on disk, or the station has it."""
+        if self._reporting.pop((badge, name), None) is not None:
+            self._save()
 
     @property
     def pending(self) -> int:
@@ -372,11 +381,13 @@ class SecondPath:
             return
         waiting.reported = True
         flags = (0 if waiting.verified else relay.BY_BEACON_ONLY) | (relay.PERHAPS_TWICE if waiting.again else 0)
-        waited = waiting.waited_ms
-        if waited is None:
-            waited = max(0, self._clock.now_ms() - waiting.since_ms)
+        if waiting.waited_ms is None:
+            waiting.waited_ms = max(0, self._clock.now_ms() - waiting.since_ms)
         asked = min(len(self._setup.numbers), 255)
-        payload = relay.pack_second_path(waiting.badge, waiting.ident, flags, asked, min(sent, 255), waited)
+        self._reporting[(waiting.badge, waiting.ident)] = waiting
+        if len(self._reporting) > PENDING_MAX:
+            del self._reporting[next(iter(self._reporting))]
+        payload = relay.pack_second_path(waiting.badge, waiting.ident, flags, asked, min(sent, 255), waiting.waited_ms)
         self._told(waiting.badge, waiting.ident, payload)
 
     def _text(self, waiting: _Waiting) -> Text:
@@ -485,7 +496,12 @@ class SecondPath:
         told = [w for w in self._waiting.values() if w.numbers or w.tries]
         if self._at is not None and self._at not in told:
             told.append(self._at)
+        told += [w for w in self._reporting.values() if w not in told]
         waiting = [w.known() for w in told]
+        # an outbox that cannot be read yet has not said what becomes of these
+        waiting += [
+            {"badge": badge, "ident": name.hex(), **known} for (badge, name), known in self._interrupted.items()
+        ]
         done = [
             {"badge": badge, "ident": name.hex(), "verified": self._done[(badge, name)]}
             for badge, name in list(self._done)[-64:]
@@ -502,10 +518,12 @@ class SecondPath:
                 known = {
                     "numbers": {str(number): str(state) for number, state in entry["numbers"].items()},
                     "waited": None if entry["waited"] is None else int(entry["waited"]),
-                    "since": int(entry["since"]) if same else None,
+                    "since": int(entry["since"]) if same and entry["since"] is not None else None,
                     "trusted": bool(entry["trusted"]),
                     "again": bool(entry["again"]),
                     "counted": int(entry["counted"]),
+                    "reported": bool(entry.get("reported")),
+                    "verified": bool(entry.get("verified")),
                 }
                 self._interrupted[(int(entry["badge"]), bytes.fromhex(entry["ident"]))] = known
             for entry in stored["done"]:
@@ -519,14 +537,15 @@ class SecondPath:
         """After a restart: alarms that wait (badge, identity, kind, place, verified, since), and what was sent."""
         for badge, name, kind, place, verified, since_ms in rows:
             self.alarm(badge, name, kind, place, verified, False, since_ms)
-        for (badge, name), known in self._interrupted.items():
+        while self._interrupted:
             # the station has the alarm itself; that it was told by message it may not know
-            verified = "sent" in known["numbers"].values()
-            gone = _restore(_Waiting(badge, name, kinds.SOS, 0, None, verified, False), known)
-            self._finish(gone)
+            (badge, name), known = self._interrupted.popitem()
+            verified = known["verified"] or "sent" in known["numbers"].values()
+            now = self._clock.now_ms()
+            gone = _restore(_Waiting(badge, name, kinds.SOS, now, None, verified, False), known)
+            self._finish(gone, always=known["reported"])
             if gone.took:  # else its badge may say it again: an outbox that cannot be read looks the same
                 self._remember((badge, name), verified)
-        self._interrupted.clear()
 
 
 def _restore(waiting: _Waiting, known: dict[str, Any]) -> _Waiting:

@@ -28,15 +28,19 @@ class Bench:
         self.clock.moved_ms = 0
         self.folder = folder
         self.told: list[tuple[int, bytes, int, int, int, int]] = []
+        self.stores = True  # the outbox takes reports to its disk
         self.second = self.start()
         self.boot = ident.boot_bytes(7, os.urandom(4))
 
     def start(self) -> SecondPath:
         """As after a start of the hub."""
         setup = Setup(self.modem.port, NUMBERS, {12: "Cllr A. Example"})
-        return SecondPath(
-            setup, self.folder, self.clock, lambda *told: self.told.append(relay.unpack_second_path(told[2]))
-        )
+        return SecondPath(setup, self.folder, self.clock, self._report)
+
+    def _report(self, badge: int, name: bytes, payload: bytes) -> None:
+        self.told.append(relay.unpack_second_path(payload))
+        if self.stores:
+            self.second.stored(badge, name)
 
     def alarm(
         self, number: int, badge: int = 12, verified: bool = True, kind: int = kinds.SOS, trusted: bool = False

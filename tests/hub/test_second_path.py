@@ -202,6 +202,34 @@ def test_a_hub_that_is_killed_while_it_sends_sends_the_rest_and_says_that_it_may
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("refused", [0, 99])
+def test_a_report_that_is_not_on_disk_when_the_hub_is_killed_is_made_again_and_nobody_is_told_twice(
+    bench: Bench, refused: int
+) -> None:
+    async def story() -> None:
+        bench.stores = False
+        bench.modem.refuse = refused  # all: then it reports that nobody could be told
+        name = bench.alarm(1)
+        await bench.later(16)
+        if refused:
+            bench.second.acknowledged(12, name)
+        assert len(bench.told) == 1
+        messages = len(bench.modem.sent)
+        assert messages == (0 if refused else len(NUMBERS))
+        waits = [(12, name, kinds.SOS, PLACE, True, bench.clock.now_ms() - 16_000)] if not refused else []
+        for reports in (2, 3, 3):
+            assert await bench.second.file.settled(10)
+            bench.second.close()
+            bench.second = bench.start()
+            bench.stores = reports == 3
+            bench.second.resume(waits)
+            assert len(bench.told) == reports
+        assert len({told[:5] for told in bench.told}) == 1
+        assert len(bench.modem.sent) == messages
+
+    play(bench, story)
+
+
 def test_the_whole_chain_tells_the_numbers_and_later_the_station(tmp_path: Path) -> None:
     modem = modem_emulator.Modem()
     extra = (
@@ -227,7 +255,8 @@ def test_the_whole_chain_tells_the_numbers_and_later_the_station(tmp_path: Path)
         await chain.until_status(lambda status: status["queue"] >= 2, "the report is in the outbox")
         # else the next life makes the report anew, and it looks younger than the alarm's arrival
         await until(lambda: alarm.hex() in _sms(chain).partition('"done"')[2], 10, "noted")
-        await asyncio.sleep(0.3)
+        await until(lambda: alarm.hex() not in _sms(chain).partition('"done"')[0], 10, "the report is on disk")
+        chain.move_clock(60)  # however long after the alarm the station reads the report: it was older
         await chain.kill()
         chain.gate.open = True
         await chain.start_hub()
