@@ -150,10 +150,8 @@ def _earlier_word(work: Work, event: BadgeEvent) -> None:
     for row in audit.recent(work.db, _SECOND_PATH, f"badge:{event.badge}", event.ident.hex()):
         hub = work.hub(row.who.removeprefix("hub:"))
         if hub is not None:
-            detail = json.loads(row.detail)
-            _told_before(
-                work, alarm, hub, detail["sent_at"], *(detail[key] for key in ("sent", "asked", "flags", "waited"))
-            )
+            said = json.loads(row.detail)
+            _told_before(work, alarm, hub, said["sent_at"], said["sent"], said["asked"], said["flags"], said["waited"])
 
 
 def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:
