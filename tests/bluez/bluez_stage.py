@@ -23,7 +23,7 @@ from drill.scenario import Badge, Hub, LinkFault
 from drill.stage import Stage
 from firmware.tools import provision
 from hub import control
-from hub.bluez import ADAPTER, DEVICE, Bluez, call
+from hub.bluez import ADAPTER, DEVICE, Bluez, BluezFailed, call
 
 SCENARIO = """
 title = "BlueZ"
@@ -40,6 +40,7 @@ wearer = "Cllr {name}"
 """
 BOOT_S = 120.0
 ADAPTER_S = 60.0
+BLUEZ_S = 30.0
 NO_HUB_S = 10.0  # a hub that answers nothing for so long is none
 
 
@@ -151,11 +152,7 @@ class BluezStage(Stage):
 
     async def devices(self, **properties: object) -> dict[str, dict[str, Any]]:
         """The devices that BlueZ knows and that have these properties, by path."""
-        bluez = await Bluez.open(lambda _path: None)
-        try:
-            found = {path: o[DEVICE] for path, o in (await bluez.objects()).items() if DEVICE in o}
-        finally:
-            bluez.close()
+        found = {path: o[DEVICE] for path, o in (await self._objects()).items() if DEVICE in o}
         return {
             path: device
             for path, device in found.items()
@@ -172,11 +169,22 @@ class BluezStage(Stage):
 
     async def adapter(self, name: str) -> dict[str, Any]:
         """What BlueZ says of an adapter; nothing where there is none."""
-        bluez = await Bluez.open(lambda _path: None)
-        try:
-            return (await bluez.objects()).get(f"/org/bluez/{name}", {}).get(ADAPTER, {})
-        finally:
-            bluez.close()
+        return (await self._objects()).get(f"/org/bluez/{name}", {}).get(ADAPTER, {})
+
+    async def _objects(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """All that BlueZ has. A guest that is not given a processor answers late. Raises BluezFailed."""
+        begun = time.monotonic()
+        while True:
+            try:
+                bluez = await Bluez.open(lambda _path: None)
+                try:
+                    return await bluez.objects()
+                finally:
+                    bluez.close()
+            except BluezFailed:
+                if time.monotonic() - begun > BLUEZ_S:
+                    raise
+            await asyncio.sleep(0.2)
 
     async def cut_off(self, adapter: AirAdapter, *badges: str) -> None:
         """From now on these badges cannot be connected to by this adapter, and hear and are heard all the same."""
