@@ -23,7 +23,7 @@ from drill.scenario import Badge, Hub, LinkFault
 from drill.stage import Stage
 from firmware.tools import provision
 from hub import control
-from hub.bluez import ADAPTER, DEVICE, Bluez, call
+from hub.bluez import ADAPTER, DEVICE, Bluez, BluezFailed, call
 
 SCENARIO = """
 title = "BlueZ"
@@ -38,7 +38,10 @@ BADGE = """
 id = "{name}"
 wearer = "Cllr {name}"
 """
-BOOT_S = 60.0
+BOOT_S = 120.0
+ADAPTER_S = 60.0
+BLUEZ_S = 30.0
+NO_HUB_S = 10.0  # a hub that answers nothing for so long is none
 
 
 class BluezStage(Stage):
@@ -95,7 +98,7 @@ class BluezStage(Stage):
             await adapter.plug_in()  # one after the other: the kernel numbers them as they come
             begun = time.monotonic()
             while not await self.adapter(f"hci{number}"):
-                assert time.monotonic() - begun < 20, f"no hci{number}"
+                assert time.monotonic() - begun < ADAPTER_S, f"no hci{number}"
                 await asyncio.sleep(0.1)
         names = ",".join(f"hci{n}" for n in range(len(self.adapters)))
         self._hub_config = self._config(
@@ -125,7 +128,17 @@ class BluezStage(Stage):
         return process.returncode or 0, out.decode().strip()
 
     async def status(self) -> dict[str, Any]:
-        """What `tocsin-hub status` prints, without starting a Python for it."""
+        """What `tocsin-hub status` prints, without starting a Python for it. Raises NoHub."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return await self._ask()
+            except control.NoHub:
+                if time.monotonic() - begun > NO_HUB_S:
+                    raise
+            await asyncio.sleep(0.1)
+
+    async def _ask(self) -> dict[str, Any]:
         return await asyncio.to_thread(control.ask, self.folder / "hub" / "hub.sock")
 
     async def enrol(self, badge: str, passkey: int | None = None) -> tuple[int, str]:
@@ -139,11 +152,7 @@ class BluezStage(Stage):
 
     async def devices(self, **properties: object) -> dict[str, dict[str, Any]]:
         """The devices that BlueZ knows and that have these properties, by path."""
-        bluez = await Bluez.open(lambda _path: None)
-        try:
-            found = {path: o[DEVICE] for path, o in (await bluez.objects()).items() if DEVICE in o}
-        finally:
-            bluez.close()
+        found = {path: o[DEVICE] for path, o in (await self._objects()).items() if DEVICE in o}
         return {
             path: device
             for path, device in found.items()
@@ -160,11 +169,22 @@ class BluezStage(Stage):
 
     async def adapter(self, name: str) -> dict[str, Any]:
         """What BlueZ says of an adapter; nothing where there is none."""
-        bluez = await Bluez.open(lambda _path: None)
-        try:
-            return (await bluez.objects()).get(f"/org/bluez/{name}", {}).get(ADAPTER, {})
-        finally:
-            bluez.close()
+        return (await self._objects()).get(f"/org/bluez/{name}", {}).get(ADAPTER, {})
+
+    async def _objects(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """All that BlueZ has. A guest that is not given a processor answers late. Raises BluezFailed."""
+        begun = time.monotonic()
+        while True:
+            try:
+                bluez = await Bluez.open(lambda _path: None)
+                try:
+                    return await bluez.objects()
+                finally:
+                    bluez.close()
+            except BluezFailed:
+                if time.monotonic() - begun > BLUEZ_S:
+                    raise
+            await asyncio.sleep(0.2)
 
     async def cut_off(self, adapter: AirAdapter, *badges: str) -> None:
         """From now on these badges cannot be connected to by this adapter, and hear and are heard all the same."""
@@ -186,7 +206,7 @@ class BluezStage(Stage):
         begun = time.monotonic()
         while True:
             try:
-                found = await self.status()
+                found = await self._ask()
             except control.NoHub:
                 found = {}
             if found and true(found):
@@ -194,7 +214,7 @@ class BluezStage(Stage):
             assert time.monotonic() - begun < seconds, f"not within {seconds:g} s: {what}; the hub says {found}"
             await asyncio.sleep(0.1)
 
-    async def connected(self, *badges: str, seconds: float = 30.0) -> float:
+    async def connected(self, *badges: str, seconds: float = 60.0) -> float:
         """Wait until the hub has a session with each of these badges; seconds that it took."""
         numbers = [str(self.badges[badge].number) for badge in badges]
         return await self.wait(
@@ -215,3 +235,20 @@ class BluezStage(Stage):
 
         assert await self.badges[badge].wait_for(is_it, seconds), f"{badge} did not feel {pattern} in {seconds:g} s"
         return found[0] - since
+
+    def traces(self, name: str, since: float, *badges: str) -> list[tuple[float, str]]:
+        """When (CLOCK_MONOTONIC) and which of these badges traced that after `since`, oldest first."""
+        return sorted(
+            (event["at"], badge)
+            for badge in badges
+            for event in self.badges[badge].events
+            if event["type"] == "trace" and event["name"] == name and event["at"] >= since
+        )
+
+    async def traced(self, name: str, since: float, seconds: float, *badges: str) -> tuple[float, str]:
+        """Wait until one of these badges has traced that after `since`; when (CLOCK_MONOTONIC), and which."""
+        begun = time.monotonic()
+        while not (found := self.traces(name, since, *badges)):
+            assert time.monotonic() - begun < seconds, f"no badge traced {name} within {seconds:g} s"
+            await asyncio.sleep(0.1)
+        return found[0]

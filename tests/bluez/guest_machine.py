@@ -10,19 +10,24 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
-import socket
 import time
 from collections import deque
 from pathlib import Path
 
 from image import Image
 
-BOOT_S = 90.0  # 7 s on an idle machine
+from drill.processes import Port
+
+BOOT_S = 180.0  # 7 s on an idle machine
+ORDER_S = 60.0  # for an order that takes none
 BUS_PORT = 7001
 HOST = "10.0.2.2"  # what qemu calls the loopback that it runs on
 PR_SET_PDEATHSIG = 1
 REMEMBERED = 20
+# what the kernel has to say may stand on the same line
+DONE = re.compile(r"DONE (\d+) (\d+)")
 FIRST = -10  # of the niceness: it stands for hardware; only a privileged user may be less nice
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,17 +43,11 @@ def _first_in_line() -> None:
         os.nice(FIRST)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class Guest:
     """The machine. What it says goes to the file `log`."""
 
     def __init__(self, image: Image, log: Path) -> None:
-        self.bus_port = _free_port()
+        self._port = Port()  # nobody else takes it before qemu does
         self._log = log
         self._last: deque[str] = deque(maxlen=REMEMBERED)
         self.boot_s = 0.0
@@ -63,14 +62,14 @@ class Guest:
     def environment(self) -> dict[str, str]:
         """What makes a process use the guest's Bluetooth. The bus sees everybody as its root."""
         return {
-            "DBUS_SYSTEM_BUS_ADDRESS": f"tcp:host=127.0.0.1,port={self.bus_port}",
+            "DBUS_SYSTEM_BUS_ADDRESS": f"tcp:host=127.0.0.1,port={self._port.number}",
             "BLEAK_DBUS_AUTH_UID": "0",
         }
 
     async def start(self) -> None:
         """Boot. Raises GuestFailed; `stop` must be called in any case."""
         begun = time.monotonic()
-        forward = f"hostfwd=tcp:127.0.0.1:{self.bus_port}-:{BUS_PORT}"
+        forward = f"hostfwd=tcp:127.0.0.1:{self._port.number}-:{BUS_PORT}"
         self._process = await asyncio.create_subprocess_exec(
             str(self._image.qemu),
             # KVM is not there on most machines that test, and where it is there it may be another's
@@ -104,13 +103,14 @@ class Guest:
                 self._last.append(text)
                 log.write(text + "\n")
                 log.flush()
-                words = text.split()
-                if words[:1] == ["READY"]:
+                if "READY " in text:
                     self._ready.set()
-                elif words[:1] == ["DONE"] and len(words) == 3 and (done := self._waiting.pop(int(words[1]), None)):
-                    done.set_result(int(words[2]))
+                elif said := DONE.search(text):
+                    done = self._waiting.pop(int(said[1]), None)
+                    if done and not done.done():
+                        done.set_result(int(said[2]))
 
-    async def run(self, order: str, seconds: float = 20.0) -> int:
+    async def run(self, order: str, seconds: float = ORDER_S) -> int:
         """Have a line of shell done in the guest; gives its exit status. Raises GuestFailed."""
         assert self._process
         assert self._process.stdin
@@ -134,6 +134,7 @@ class Guest:
 
     async def stop(self) -> None:
         """Switch it off."""
+        self._port.close()
         process = self._process
         if process is None:
             return
