@@ -85,14 +85,18 @@ FRESH_MS = 5_000  # an address that was heard longer ago is probably not its add
 
 
 class Machine:
-    """The state of one badge's connection. `since_ms`: when it was entered; `failures`: in a row."""
+    """The state of one badge's connection. `since_ms`: when it was entered; `failures`: in a row.
+
+    `paired` counts the pairings that came about, `refused` the others, of which `refusal` is the latest's reason: for
+    who looks now and then and may miss a state that lasts a tenth of a second.
+    """
 
     def __init__(self, badge: int, now_ms: int) -> None:
         self.badge = badge
         self.state = State.SILENT
         self.since_ms = now_ms
-        self.failures = 0
-        self.reason = ""
+        self.failures = self.paired = self.refused = 0
+        self.reason = self.refusal = ""
 
     def change(self, event: Event, now_ms: int, reason: str = "") -> bool:
         """Follow the table; False where it says nothing, and the state stays."""
@@ -103,6 +107,11 @@ class Machine:
         logger.log(
             level, "badge %d: %s -> %s%s", self.badge, self.state.value, to.value, f" ({reason})" if reason else ""
         )
+        if self.state is State.PAIRING and to is State.HELLO:
+            self.paired += 1
+        elif self.state is State.PAIRING:
+            self.refused += 1
+            self.refusal = reason or self.reason
         self.state, self.since_ms = to, now_ms
         if reason:
             self.reason = reason

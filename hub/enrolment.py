@@ -105,16 +105,20 @@ class Desk:
     async def _wait(self, badge: int) -> Outcome:
         loop = asyncio.get_running_loop()
         end = loop.time() + WAIT_S
-        before, paired = State.SILENT, False
+        known = self._roster().entries().get(badge)
+        machine = known.machine if known else None
+        had = (machine.paired, machine.refused) if machine else (0, 0)
+        paired = False
         while loop.time() < end:
             entry = self._roster().entries().get(badge)
-            state = entry.machine.state if entry else State.SILENT
-            if before is State.PAIRING and state is State.BACKOFF and entry:
-                return Outcome(False, f"badge {badge} is not paired: {entry.machine.reason}")
-            paired = paired or (before is State.PAIRING and state is not State.PAIRING)
-            if paired and state is State.ESTABLISHED and self._enrolled(badge):
-                return Outcome(True, f"badge {badge} is paired and enrolled")
-            before = state
+            if entry is not None:
+                if machine is not entry.machine:
+                    machine, had = entry.machine, (0, 0)
+                if machine.refused > had[1]:
+                    return Outcome(False, f"badge {badge} is not paired: {machine.refusal}")
+                paired = paired or machine.paired > had[0]
+                if paired and machine.state is State.ESTABLISHED and self._enrolled(badge):
+                    return Outcome(True, f"badge {badge} is paired and enrolled")
             await asyncio.sleep(LOOK_S)
         if paired:
             return Outcome(False, f"badge {badge} is paired, and the station has not enrolled it within {WAIT_S:g} s")

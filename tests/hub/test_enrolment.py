@@ -81,6 +81,37 @@ def test_a_refusal_is_said_with_its_reason_and_ends_it(bench: Bench) -> None:
     bench.play(story)
 
 
+def test_a_refusal_that_was_over_before_anybody_looked_is_said_too(bench: Bench) -> None:
+    async def badge() -> None:
+        bench.happen(Event.HEARD, Event.DIALLED, Event.PAIRS)
+        bench.happen(Event.FAILED, reason="the badge refuses: wrong passkey")
+        bench.happen(Event.RESTED, Event.DIALLED)
+
+    async def story() -> None:
+        begun = bench.loop.time()
+        outcome = await bench.enrol(badge)
+        assert outcome == Outcome(False, "badge 12 is not paired: the badge refuses: wrong passkey")
+        assert bench.loop.time() - begun < 2
+
+    bench.play(story)
+
+
+def test_an_earlier_refusal_does_not_end_a_new_attempt(bench: Bench) -> None:
+    bench.happen(Event.HEARD, Event.DIALLED, Event.PAIRS)
+    bench.happen(Event.FAILED, reason="the badge refuses: wrong passkey")
+    bench.happen(Event.RESTED)
+
+    async def badge() -> None:
+        bench.happen(Event.DIALLED, Event.PAIRS, Event.CONNECTED)
+        bench.keys.add(BADGE)
+        bench.happen(Event.PROVED)
+
+    async def story() -> None:
+        assert await bench.enrol(badge) == Outcome(True, "badge 12 is paired and enrolled")
+
+    bench.play(story)
+
+
 def test_one_that_does_not_answer_is_tried_again_and_not_for_ever(bench: Bench) -> None:
     async def badge() -> None:
         bench.happen(Event.HEARD, Event.DIALLED, Event.FAILED, Event.RESTED, Event.DIALLED, Event.FAILED)
