@@ -23,7 +23,12 @@ from typing import Any, TextIO
 PR_SET_PDEATHSIG = 1
 # a cold start imports a few hundred modules and hashes passwords; on two busy cores this takes seconds, not minutes
 START_S = 90.0
-STOP_S = 10.0
+# a hub lets its badges go, its jobs end and its files reach the disk, one after the other, and the disk may be slow
+STOP_S = 30.0
+# a process that was killed while it wrote is gone when the disk has answered
+LEFT_S = 5.0
+# both ends of a pipe are closed by then, and what was said is read
+LAST_WORDS_S = 5.0
 LAST_LINES = 12
 LOOK_S = 0.02
 # of the niceness; only a privileged user may be less nice
@@ -160,7 +165,7 @@ class Part:
         status = await _ended(process)
         if not self._expected:
             # its last words explain the end better than a status does; they are still in the pipe
-            await asyncio.wait(self._tasks[:2], timeout=1.0)
+            await asyncio.wait(self._tasks[:2], timeout=LAST_WORDS_S)
             last = self._said[-1] if self._said else "it printed nothing"
             self.complain(self.name, f"ended by itself with status {status}: {last}")
 
@@ -235,21 +240,22 @@ class Part:
                 if process.returncode != 0:
                     last = self._said[-1] if self._said else ""
                     self.complain(self.name, f"stopped with status {process.returncode}: {last}")
-        if await self._left_behind(process.pid):
+        if process.returncode is not None and await self._left_behind(process.pid):
             self.complain(self.name, "left processes behind when it stopped")
         self._signal(signal.SIGKILL)
         await _ended(process)
         await self._drain()
 
     async def _left_behind(self, group: int) -> bool:
-        """Whether the group still has a process half a second after its leader ended."""
-        for _ in range(20):
+        """Whether the group still has a process LEFT_S after its leader ended."""
+        end = time.monotonic() + LEFT_S
+        while time.monotonic() < end:
             try:
                 os.killpg(group, 0)
             except (ProcessLookupError, PermissionError):
                 return False
-            await asyncio.sleep(0.025)
-        return self.process is not None and self.process.returncode is not None
+            await asyncio.sleep(LOOK_S)
+        return True
 
     async def _drain(self) -> None:
         done, pending = await asyncio.wait(self._tasks, timeout=2.0) if self._tasks else (set(), set())
