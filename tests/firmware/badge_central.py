@@ -28,6 +28,7 @@ from protocol.keys import BadgeKeys
 from protocol.session import HubLink
 
 RX, TX = UUID(link.RX), UUID(link.TX)
+PATIENCE_S = 30.0  # for what has to come: a machine that stalls for seconds is no reason to fail
 
 
 @dataclass
@@ -254,7 +255,7 @@ class Central:
     def find(self, kind: int) -> Heard | None:
         return next((heard for heard in self.events.values() if heard.kind == kind), None)
 
-    async def until(self, what: object, seconds: float = 5.0) -> None:
+    async def until(self, what: object, seconds: float = PATIENCE_S) -> None:
         """Wait until `what()` is true; raises TimeoutError."""
         assert callable(what)
         deadline = time.monotonic() + seconds
@@ -263,7 +264,7 @@ class Central:
                 raise TimeoutError("it did not happen")
             await asyncio.sleep(0.02)
 
-    async def event(self, kind: int, seconds: float = 5.0) -> Heard:
+    async def event(self, kind: int, seconds: float = PATIENCE_S) -> Heard:
         await self.until(lambda: self.find(kind) is not None, seconds)
         found = self.find(kind)
         assert found is not None

@@ -58,6 +58,19 @@ def wait(ms=100):
 """
 
 
+# gate(n) waits until the test opens that gate: whatever the test does meanwhile may take as long as it likes
+GATES = (
+    WAIT
+    + """
+from machine import Pin
+def gate(n):
+    while not Pin(40 + n).value():
+        wait(1)
+"""
+)
+_FIRST_GATE, _GATES = 40, 8  # pins that nothing else uses
+
+
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Play a story to its end."""
     asyncio.run(story())
@@ -102,6 +115,8 @@ class Bench:
             await self.link.open()
         self.lines.clear()
         self.sent.clear()
+        for gate in range(_GATES):
+            self.board.set_pin(_FIRST_GATE + gate, 0)
         self.board.set_cause(cause)
         self.board.stop_watchdog()
         command = launcher.command(
@@ -129,14 +144,27 @@ class Bench:
                 await self._news.wait()
         return found
 
+    def open_gate(self, gate: int) -> None:
+        """Let the script go on that waits in gate()."""
+        self.board.set_pin(_FIRST_GATE + gate, 1)
+
+    async def handled(self) -> None:
+        """Wait until the script has been told all that was sent to it: frames are handled in order."""
+        self.board.forget_heap()
+        self.link.send("h")
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.board.heap_peak():
+            assert time.monotonic() < deadline, "the script does not take what is sent to it"
+            await asyncio.sleep(0.002)
+
     async def until_on(self) -> None:
         """Wait until services are registered."""
         await self.frames("S")
 
-    async def end(self) -> list[str]:
+    async def end(self, seconds: float = PATIENCE_S) -> list[str]:
         """Wait until the script has ended; returns its lines without the boot line."""
         assert self.child
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(seconds):
             await self.child.ended()
         return [line for line in self.lines if not line.startswith("@boot")]
 

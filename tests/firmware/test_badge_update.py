@@ -77,7 +77,7 @@ def play(folder: Path, scene: Callable[[Desk], Awaitable[None]], trusts: bool = 
         (folder / "update_key.py").write_text(image.public_module(key().public_key()))
         extra = {"firmware/badge/update_key.py": folder / "update_key.py"} if trusts else None
         async with asyncio.timeout(240), story(folder, extra=extra, settings={"visit_minutes": 45}) as told:
-            await told.feels(patterns.PROTECTED, 15)
+            await told.feels(patterns.PROTECTED)
             await scene(Desk(folder, told))
 
     asyncio.run(run())
@@ -92,7 +92,7 @@ async def an_alarm(told: Story) -> bytes:
     """SOS from the press to the pattern that says who has it; the event's identity."""
     before = told.felt().count(patterns.STATION_HAS_IT)
     heard = await an_sos_gets_out(told)
-    await told.central.until(lambda: told.felt().count(patterns.STATION_HAS_IT) > before, 15)
+    await told.central.until(lambda: told.felt().count(patterns.STATION_HAS_IT) > before)
     return heard.ident
 
 
@@ -123,7 +123,7 @@ def test_an_update_arrives_reaches_a_hub_and_stays(tmp_path: Path, capfd: pytest
         assert "release 1 is older than the badge's own, 2" in capfd.readouterr().err
         starts = len(told.traces("booted"))
         await told.badge.do({"do": "power_cut", "for": 0.1})
-        await told.central.until(lambda: len(told.traces("booted")) > starts, 15)
+        await told.central.until(lambda: len(told.traces("booted")) > starts)
         assert desk.running() == 1
         await an_alarm(told)
 

@@ -17,16 +17,16 @@ FIRMWARE = Path(__file__).with_name("hanging_badge.py")
 def test_a_task_that_hangs_ends_in_a_watchdog_reset_and_words_that_the_station_understands(tmp_path: Path) -> None:
     async def scene() -> None:
         async with story(tmp_path, module="hanging", extra={"hanging.py": FIRMWARE}) as told:
-            await told.feels(patterns.PROTECTED, 10)
+            await told.feels(patterns.PROTECTED)
             bitten = asyncio.get_running_loop().time()
-            await told.central.until(lambda: bool(told.traces("stuck")), 15)
+            await told.central.until(lambda: bool(told.traces("stuck")))
             assert told.traces("stuck")[0]["fields"]["tasks"] == "battery"
 
             def words() -> Heard | None:
                 booted = [h for h in told.central.events.values() if h.kind == kinds.BOOTED and h.event is not None]
                 return next((h for h in booted if h.event and h.event.body[0] == 3), None)
 
-            await told.central.until(lambda: words() is not None, 20)
+            await told.central.until(lambda: words() is not None)
             heard = words()
             assert heard is not None
             assert heard.event is not None
@@ -37,6 +37,6 @@ def test_a_task_that_hangs_ends_in_a_watchdog_reset_and_words_that_the_station_u
             assert asyncio.get_running_loop().time() - bitten >= 5
             # it runs, is protected, and calls for help as ever
             await told.badge.do({"do": "hold", "seconds": 0.9})
-            await told.central.event(kinds.SOS, 8)
+            await told.central.event(kinds.SOS)
 
     play(scene)

@@ -1,5 +1,8 @@
 # machine.I2S, receiving: samples appear in the DMA ring in real time; a listener that is too slow loses the
 # oldest without hearing of it. port: 8 bytes of `ibuf` a sample, whatever was asked for.
+#
+# The companion lets the air rest while this machine gave the board or the companion no time (microphone.py): it is
+# told how far the board has read and who the board is, and tells for how long the air rested.
 
 import struct
 
@@ -10,6 +13,18 @@ from micropython import const
 
 _DMA_SAMPLE = const(8)
 _DMA_LEAST = const(512)
+_READ = const(216)  # u32 samples read or lost, u32 the board's process, 0 when unknown
+_RESTED = const(236)  # u32 us of this capture that the air rested
+
+
+def _process():
+    import vfs
+
+    try:
+        with vfs.VfsPosix("").open("/proc/self/stat", "r") as file:
+            return int(file.read(24).split()[0])
+    except OSError:
+        return 0
 
 
 class I2S:
@@ -27,9 +42,12 @@ class I2S:
         self._room = min(4096, max(_DMA_LEAST, ibuf // _DMA_SAMPLE))
         self._ring = memoryview(_emulator.board)[_emulator.RING : _emulator.RING + 2 * _emulator.RING_SAMPLES]
         self._handler = None
+        self._called = None  # the one that is scheduled
+        self._soon = self._full
         self._buf = None
         self._filled = 0
         self._read = 0
+        struct.pack_into("<II", _emulator.board, _READ, 0, _process())
         _emulator.handlers[115] = self._on_dma  # 's'
         # answered when the ring is empty: the count of the capture before would look like sound already read
         _emulator.call(71, struct.pack(">BI", 1, rate))  # 'G'
@@ -53,6 +71,7 @@ class I2S:
             _copy.samples(buf, at, self._ring, self._read, n, self._wide)
             self._read += n
             at += n
+        struct.pack_into("<I", _emulator.board, _READ, self._read & 0xFFFFFFFF)
         return at
 
     def readinto(self, buf):
@@ -80,10 +99,20 @@ class I2S:
         self._filled = self._fill(buf, self._filled, samples)
         if self._filled >= samples:
             self._buf = None
+            self._called = self._handler
             try:
-                micropython.schedule(self._handler, self)
+                micropython.schedule(self._soon, None)
             except RuntimeError:
                 pass  # lost, as on the board
+
+    def _full(self, _):
+        # While the air rested no time passed for whoever measures sound by the clock.
+        zero = _emulator.zero
+        _emulator.zero = zero + struct.unpack_from("<I", _emulator.board, _RESTED)[0]
+        try:
+            self._called(self)
+        finally:
+            _emulator.zero = zero
 
     def deinit(self):
         self._handler = None

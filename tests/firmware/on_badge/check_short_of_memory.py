@@ -126,11 +126,15 @@ def test_sound_goes_on_after_a_gap_although_memory_was_short_in_it():
 def test_a_pattern_that_no_memory_was_there_for_is_felt_afterwards_and_whole():
     import asyncio
 
+    import jumping
+
     motor = haptic.Haptic(board.HAPTIC, board.HAPTIC_HZ, board.HAPTIC_DUTY)
     switched = []
     motor._drive = lambda on: switched.append(on)
     real = haptic.patterns.pulses
     Fails(haptic.patterns, "pulses")
+
+    jumping.begin()
 
     async def story():
         task = asyncio.create_task(motor.run(lambda: None))
