@@ -78,15 +78,16 @@ class _Button:
 
     def feed(self, now_ms: int, raw: bool) -> None:
         self.edge = 0
-        if raw != self._raw:
-            self._raw = raw
-            self._raw_since = now_ms
+        # judged before the level changes again: whatever held the badge, a press between two samples was a press
         if self._raw != self.down and _since(now_ms, self._raw_since) >= _DEBOUNCE_MS:
             if self.down:
                 self.held = _since(self._raw_since, self.since)
             self.down = self._raw
             self.since = self._raw_since
             self.edge = 1 if self.down else -1
+        if raw != self._raw:
+            self._raw = raw
+            self._raw_since = now_ms
 
     def settled_down(self) -> bool:
         """Down, and not about to come up: the raw level agrees."""

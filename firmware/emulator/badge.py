@@ -166,6 +166,7 @@ class Badge:
         self.board.set_cause(self._cause, self._wake)
         self.board.start_ticks(time.monotonic_ns() // 1000 + int(BOOT_S * 1e6) - 1000 * self._ticks)
         self.board.stop_watchdog()
+        self.board.count_edge(none_yet=True)
         if self._cause == memory.POWER_ON:
             self.board.lose_power(random.randbytes(memory.RTC_SIZE))
         if self._cause != memory.DEEPSLEEP:  # waking goes on with the slot that fell asleep, and asks no boot record
@@ -353,7 +354,9 @@ class Badge:
     def _set_pin(self, pin: int, level: int) -> None:
         if self.board.set_pin(pin, level):
             now_us = time.monotonic_ns() // 1000 & 0xFFFFFFFF
-            self.link.send("p", struct.pack(">BBI", pin, level, now_us))
+            if self.link.attached:
+                self.board.count_edge()
+                self.link.send("p", struct.pack(">BBI", pin, level, now_us))
             self._maybe_wake()
 
     def _press(self, button: str, pressed: bool) -> None:

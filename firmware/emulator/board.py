@@ -21,6 +21,7 @@ CAUSE = 224
 WAKE = 225
 BROKEN = 226
 UNIQUE_ID = 228
+EDGES = 240
 RTC = 256
 RTC_SIZE = 4 + 2048
 RTC_MAGIC = 0x5A17
@@ -67,6 +68,10 @@ class Board:
         changed = self.memory[PINS + pin] != level
         self.memory[PINS + pin] = level
         return changed
+
+    def count_edge(self, none_yet: bool = False) -> None:
+        """The firmware is told of one more edge of a pin; `none_yet`: a new run of it has not been told of any."""
+        self.memory[EDGES] = 0 if none_yet else self.memory[EDGES] + 1 & 255
 
     def pin(self, pin: int) -> int:
         """A pin's level."""

@@ -59,6 +59,11 @@ class ChildLink:
         if self._server:
             self._server.close()
 
+    @property
+    def attached(self) -> bool:
+        """Whether a child hears what is sent."""
+        return self._current is not None and self._current.transport is not None
+
     def attach(self, connection: _Connection) -> None:
         """A child has connected."""
         self.detach()

@@ -188,6 +188,7 @@ class Bench:
     def pin(self, pin: int, level: int, ago_us: int = 0) -> None:
         """A pin changes, or did so long ago."""
         self.board.set_pin(pin, level)
+        self.board.count_edge()
         self.link.send("p", struct.pack(">BBI", pin, level, time.monotonic_ns() // 1000 - ago_us & 0xFFFFFFFF))
 
     async def close(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +107,35 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
+@contextmanager
+def standstill(told: Story) -> Iterator[None]:
+    """The firmware's process gets no processor, as on a laptop that is busy; a board never stands still."""
+    child = told.badge._child
+    assert child is not None
+    os.kill(child.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(child.process.pid, signal.SIGCONT)
+
+
 def faults(told: Story) -> list[str]:
     return [event["line"] for event in told.events if event["type"] == "trace" and event["name"] in ("fault", "stuck")]
+
+
+def test_a_machine_that_gives_the_firmware_no_processor_spoils_no_gesture(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with story(tmp_path) as told:
+            acts = []
+            for count in range(1, 7):
+                act = ("check_in", "start_visit")[count % 2]
+                acts.append(("side_1", "side_hold")[count % 2])
+                with standstill(told):
+                    await told.badge.do({"do": act})
+                await told.central.until(lambda: len(told.traces("act")) >= len(acts))
+            assert [event["fields"]["name"] for event in told.traces("act")] == acts
+
+    play(scene)
 
 
 def test_from_the_press_to_the_operator_with_sound_and_back_to_rest(tmp_path: Path) -> None:

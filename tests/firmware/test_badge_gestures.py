@@ -228,3 +228,27 @@ def test_a_sample_that_comes_late_neither_makes_nor_loses_an_alarm(late: int) ->
         acts.append(recogniser.feed(now, 100 <= now < 1300, False))
         now += late
     assert [act for act in acts if act] == [gestures.SOS]
+
+
+def fed(*steps: tuple[int, bool, bool]) -> list[str]:
+    """Acts, where only these (time, hidden button down, side button down) were ever fed: edges, and one look later."""
+    recogniser = gestures.Recogniser(1500)
+    acts = [recogniser.feed(at, sos, side) for at, sos, side in steps]
+    return [act for act in acts if act]
+
+
+def test_a_press_between_two_samples_is_a_press() -> None:
+    """Something held the badge while a button was pressed and let go: there are its two edges and nothing between."""
+    assert fed((0, False, False), (50, True, False), (2050, False, False), (2600, False, False)) == ["sos"]
+    taps = [(at + edge, edge == 0, False) for at in range(50, 1550, 300) for edge in (0, 120)]
+    assert fed((0, False, False), *taps, (2600, False, False)) == ["sos"]
+    assert fed((0, False, False), (50, False, True), (200, False, False), (800, False, False), (900, False, False)) == [
+        "side_1"
+    ]
+    squeezed = ((50, False, True), (150, True, True), (350, False, True), (450, False, False))
+    assert fed((0, False, False), *squeezed, (1000, False, False), (1100, False, False)) == ["duress_1"]
+
+
+def test_a_bounce_between_two_samples_is_none() -> None:
+    bounces = [(at, i % 2 == 0, i % 2 == 0) for i, at in enumerate(range(50, 50 + 25 * 40, 25))]
+    assert fed((0, False, False), *bounces, (3000, False, False), (3500, False, False)) == []

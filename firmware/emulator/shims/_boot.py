@@ -58,11 +58,26 @@ def spoil(part, name):
             print("spoil:", problem)
 
 
+def prompt():
+    # A process that had no processor for a while finds edges of pins that wait, and on the board they never do:
+    # they are handled before any task goes on. asyncio looks for input before each.
+    queue = asyncio.core.IOQueue
+    wait = queue.wait_io_event
+
+    def wait_io_event(self, dt):
+        wait(self, dt)
+        if _emulator.waiting():
+            _emulator.settle()
+
+    queue.wait_io_event = wait_io_event
+
+
 def run(module):
     mount()
     spoil(8, "bonds")
     spoil(16, "settings")
     asyncio.core._io_queue.poller.register(_Clock(), 1)
+    prompt()
     gc.collect()
     print("@boot heap=%d" % gc.mem_free())
     # Loading leaves debris among what stays; frozen modules leave none. Sweeping often keeps the heap as whole.

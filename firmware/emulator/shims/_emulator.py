@@ -18,6 +18,7 @@ ADC = 64  # u16 millivolts for each GPIO
 WDT = 192  # u32 timeout ms, u64 time of the last feeding, us
 I2S = 208  # u64 samples written
 CAUSE = 224  # u8 reset cause, u8 wake reason
+EDGES = 240  # u8 how many edges of pins this run of the firmware was told of, modulo 256
 RTC = 256  # u16 magic, u16 length, data
 RTC_SIZE = 2048
 TICKS = 2312  # u64 time at which ticks are 0, us
@@ -30,11 +31,13 @@ board = None  # shared memory (bytearray)
 flash = None
 slots = None  # memory of the application partitions and the number of the one that runs, where there are any
 handlers = {}
+edges = 0  # of pins, handled so far, modulo 256
 zero = 0
 noisy = False  # the radio is on
 edge = 0  # while a pin's handler runs: when its edge was, us
 
 _HEAD = 3
+_SETTLE_MS = 100
 _RX = 0  # offsets in the scratch memory
 _TX = 1024
 _SPARE = 2048
@@ -89,12 +92,29 @@ def _on_frame(_):
     n = _head[0] << 8 | _head[1]
     if n:
         _sock.readinto(_rx, n)
+    global edges
+    if _head[2] == 112:  # 'p'
+        edges = edges + 1 & 255
     try:
         handler = handlers.get(_head[2])
         if handler:  # else it was on its way to something that has been closed since
             handler(_rx, n)
     finally:
         _handled.release()
+
+
+def waiting():
+    return board[EDGES] != edges
+
+
+def settle():
+    # Not for ever: the companion may have no processor either.
+    global edges
+    for _ in range(_SETTLE_MS):
+        time.sleep_ms(1)
+        if not waiting():
+            return
+    edges = board[EDGES]
 
 
 def _on_reply(rx, n):
