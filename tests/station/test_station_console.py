@@ -24,6 +24,7 @@ WEARER = {
     "contact": "J. Example, 07700 900456",
     "safe_word": "marigold",
 }
+SECOND = "second-operator"
 PLACE = {"text": "Wirksworth Library", "lat": 53.0822, "lon": -1.5741, "source": "fixed", "age": 2}
 
 
@@ -210,7 +211,7 @@ def test_a_second_operator_is_warned_and_takes_over_on_purpose(
     alarm = station.alarm(badge)
     context = browser.new_context()
     other = context.new_page()
-    _sign_in(other, station, "op2", "second-operator")
+    _sign_in(other, station, "op2", SECOND)
     other.goto(f"{station.url}/alarms/{alarm['id']}")
     # a page that has not heard of the claim yet: its stream is neither answered nor refused
     other.route("**/events", lambda route: None)
@@ -235,6 +236,40 @@ def test_nothing_that_comes_or_goes_by_itself_moves_a_button_from_under_the_hand
     assert page.locator("#claim").bounding_box() == before
     page.evaluate("() => { document.getElementById('sound-off').hidden = true; }")
     assert page.locator("#claim").bounding_box() == before
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["released", "never released"])
+def test_no_press_is_lost_where_the_page_changes_between_press_and_release(
+    station: Running, page: Page, released: bool
+) -> None:
+    badge, _, _ = _raise(station, "Cllr Pressed")
+    alarm = station.alarm(badge)
+    page.clock.install()
+    page.goto(f"{station.url}/alarms/{alarm['id']}")
+    expect(page.locator("#pulse")).to_have_attribute("data-state", "on")
+    # for the page no time passes while the button is down, however slow everything else is
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 60)
+    expect(page.locator("#silence")).to_be_empty()  # with the next tick, after a minute that was none
+    box = page.locator("#claim").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    with (
+        page.expect_response(lambda r: r.url == page.url, timeout=60_000) as fresh,
+        station.person("op2", SECOND) as op2,
+    ):
+        op2.post(f"/alarms/{alarm['id']}/note", json={"text": "meanwhile"}).raise_for_status()
+    fresh.value.finished()
+    page.evaluate("fetch('/static/mark.svg').then((reply) => reply.text())")  # what it came with is drawn, or is not
+    expect(page.locator("#timeline")).not_to_contain_text("meanwhile")
+    if released:
+        page.mouse.up()
+        until(lambda: station.alarm(badge)["owner"] == "op1", "claimed")
+        page.clock.resume()
+    else:
+        page.clock.fast_forward(2_100)
+    expect(page.locator("#timeline")).to_contain_text("meanwhile")
+    page.mouse.up()
 
 
 def test_a_duress_tells_the_operator_not_to_ring_the_wearer(station: Running, page: Page) -> None:
@@ -387,7 +422,7 @@ def test_a_new_signal_in_a_claimed_alarm_rings_again_on_every_console(browser: B
         contexts = [browser.new_context() for _ in range(2)]
         mine, other = [context.new_page() for context in contexts]
         _sign_in(mine, station)
-        _sign_in(other, station, "op2", "second-operator")
+        _sign_in(other, station, "op2", SECOND)
         badge, hub, sos = _raise(station)
         alarm = station.alarm(badge)
         mine.goto(f"{station.url}/alarms/{alarm['id']}")
