@@ -53,7 +53,7 @@ def _alive(pid: int) -> bool:
 def start_broker(kind: str, port: int = 0) -> tuple[subprocess.Popen[str], int]:
     """`tocsin-station broker` and its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "station.cli", "broker", "--kind", kind, "--port", str(port)],
+        [sys.executable, "-m", "station.cli", "broker", "--kind", kind, "--port", str(port or free_port())],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -69,7 +69,7 @@ def start_broker(kind: str, port: int = 0) -> tuple[subprocess.Popen[str], int]:
 @pytest.fixture
 def broker(kind: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A broker of its own."""
-    process, port = start_broker(kind, free_port())
+    process, port = start_broker(kind)
     yield process, port
     process.kill()
     process.wait()

@@ -109,7 +109,9 @@ def _raise(station: Running, wearer: Any = None) -> tuple[Badge, Hub, events.Eve
     return badge, hub, sos
 
 
-def test_an_alarm_is_handled_from_ringing_to_closed(station: Running, page: Page) -> None:
+def test_an_alarm_is_handled_from_ringing_to_closed(
+    station: Running, page: Page, request: pytest.FixtureRequest
+) -> None:
     expect(page.locator("#announce")).to_have_attribute("role", "alert")
     badge, hub = station.badge(WEARER), station.hub()
     sos = badge.event(kinds.SOS)
@@ -124,6 +126,7 @@ def test_an_alarm_is_handled_from_ringing_to_closed(station: Running, page: Page
     until(lambda: station.alarm(badge)["seen_at"], "the station knows that it is shown")
 
     speaker = Speaker(station, badge, hub, sos.ident)
+    request.addfinalizer(speaker.stop)  # the station is other tests' too
     expect(row).to_contain_text("Sound is arriving")
     row.get_by_role("link", name="Cllr Alice Example").click()
     for fact in ("07700 900123", "Tall, red scarf", "marigold", "53.08220, -1.57410"):
