@@ -218,9 +218,20 @@ class Operator:
             await self._post(number, "listen", {}, deadline)
             self._deafen(number)
             self._ears[number] = self._spawn(self._listen(number))
+        elif step.do in ("claim", "takeover"):
+            await self._own(number, step.do, deadline)
         else:
             await self._post(number, step.do.replace("_", "-"), {}, deadline)
         self.tell(f"{self.name}: {step.do.replace('_', ' ')} alarm {number}")
+
+    async def _own(self, number: int, act: str, deadline: float) -> None:
+        """Claims what this console shows, and once more what came meanwhile, as who sees *a new signal* presses."""
+        while True:
+            shown = {"version": self.seen[number].alarm["version"]}
+            alarm = (await self._post(number, act, shown, deadline)).get("alarm", {})
+            if not alarm.get("new_signal") or alarm.get("owner") != self.name or time.monotonic() >= deadline:
+                return
+            act = "claim"
 
     def _deafen(self, number: int) -> None:
         ear = self._ears.pop(number, None)

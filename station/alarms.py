@@ -51,6 +51,11 @@ WELFARE = {
     "police_confirmed": "Confirmed by the police",
     "contact_confirmed": "Confirmed by the agreed contact",
 }
+# why an alarm is escalated that somebody has, or may believe to be over
+AFTER_CANCEL = "a new signal came after the wearer's cancel"
+AFTER_CLAIM = "a new signal came after it was claimed"
+UNSEEN = "a new signal came that was not on its owner's screen when they claimed it"
+MISSED_AGAIN = "the check-in was missed once more"
 _PLAIN_WELFARE = ("true", "confirmed", "yes", "on", "1")
 NOTE_MAX = 2000
 
@@ -87,7 +92,8 @@ def signal(work: Work, badge: Badge, event: BadgeEvent, kind: str, visit: Visit 
             escalate(work, alarm, f"it arrived {work.now - event.raised_at:.0f} s after it was raised")
     else:
         _join(work, alarm, event, kind, visit, incident)
-    event.alarm_id = alarm.id
+    if event.alarm_id != alarm.id:
+        event.alarm_id, event.alarm_version = alarm.id, work.next_version(alarm)
     alarm.silent = alarm.silent or kind == "duress"
     _earlier_cancel(work, alarm, incident)
     work.alarm_changed(alarm, "signal")
@@ -214,9 +220,9 @@ def _join(work: Work, alarm: Alarm, event: BadgeEvent, kind: str, visit: Visit |
         if alarm.closed_at is not None:
             return
         if alarm.cancelled_at is not None and event.raised_at > alarm.cancelled_at:
-            escalate(work, alarm, "a new signal came after the wearer's cancel")
+            escalate(work, alarm, AFTER_CANCEL)
         elif alarm.owner is not None:
-            escalate(work, alarm, "a new signal came after it was claimed")
+            escalate(work, alarm, AFTER_CLAIM)
 
 
 def missed_check_in(work: Work, visit: Visit) -> Alarm:
@@ -243,6 +249,13 @@ def missed_check_in(work: Work, visit: Visit) -> Alarm:
     work.audit(audit.STATION, "alarm raised", f"alarm:{alarm.id}", kind=alarm.kind, identity=alarm.identity)
     work.log(alarm, "raised", text="missed_check_in", at=due)
     return alarm
+
+
+def missed_again(work: Work, alarm: Alarm) -> None:
+    """The station's own clock says that the visit of an open alarm is overdue once more."""
+    alarm.missed_version = work.next_version(alarm)
+    work.alarm_changed(alarm, "escalated")  # a version that shows it, also where it is escalated for that already
+    escalate(work, alarm, MISSED_AGAIN)
 
 
 def cancel(work: Work, badge: Badge, event: BadgeEvent) -> Alarm | None:
@@ -288,39 +301,51 @@ def told(work: Work, alarm: Alarm, level: int) -> None:
 # --- operators --------------------------------------------------------------------------------------------------
 
 
-def claim(work: Work, alarm: Alarm, operator: str) -> None:
+def claim(work: Work, alarm: Alarm, operator: str, shown: int | None = None) -> None:
     """Make the operator the owner; by the owner: the new signal was seen. Raises Refused when it is closed or somebody
-    else's."""
+    else's.
+
+    `shown` is the version of the alarm that the operator had on the screen, None for the present one. What came later
+    they have not seen: the alarm is theirs and rings on.
+    """
     _still_open(alarm)
     if alarm.owner == operator and not views.new_signal(work.db, alarm):
         return
     if alarm.owner not in (None, operator):
         raise Refused(f"{alarm.owner} has claimed this alarm; take it over if you must", alarm.owner)
-    _own(work, alarm, operator)
+    _own(work, alarm, operator, shown)
     work.log(alarm, "claimed", operator)
     work.audit(operator, "claim", f"alarm:{alarm.id}")
     downlinks.tell_state(work, alarm)
 
 
-def take_over(work: Work, alarm: Alarm, operator: str, reason: str = "") -> None:
-    """Become the owner of an alarm that somebody else has. Raises Refused when it is closed."""
+def take_over(work: Work, alarm: Alarm, operator: str, reason: str = "", shown: int | None = None) -> None:
+    """Become the owner of an alarm that somebody else has; `shown` as in claim(). Raises Refused when it is closed."""
     _still_open(alarm)
     before = alarm.owner
     if before is None or before == operator:
-        claim(work, alarm, operator)
+        claim(work, alarm, operator, shown)
         return
-    _own(work, alarm, operator)
+    _own(work, alarm, operator, shown)
     work.log(alarm, "taken_over", operator, f"from {before}" + (f": {reason}" if reason else ""))
     work.audit(operator, "take over", f"alarm:{alarm.id}", owner_before=before, reason=reason)
     downlinks.tell_state(work, alarm)
 
 
-def _own(work: Work, alarm: Alarm, operator: str) -> None:
+def _own(work: Work, alarm: Alarm, operator: str, shown: int | None) -> None:
+    saw = work.next_version(alarm) if shown is None else min(shown, alarm.version)
+    # a page that was left behind takes back nothing that the same person has said they saw
+    alarm.owner_saw = max(saw, alarm.owner_saw) if alarm.owner == operator else saw
     alarm.owner, alarm.owner_since = operator, work.now
     alarm.claimed_at = alarm.claimed_at or work.now
     alarm.level = max(alarm.level, kinds.CLAIMED)
     alarm.returned = False
+    why = alarm.escalation
     alarm.escalated_at = alarm.escalation = None  # somebody acts now; the timeline keeps that and why it was
+    if views.new_signal(work.db, alarm):
+        # but not on what they have not seen
+        alarm.escalated_at = work.now
+        alarm.escalation = why if why in (AFTER_CANCEL, AFTER_CLAIM, MISSED_AGAIN) else UNSEEN
     tick(work, operator)
 
 

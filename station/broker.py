@@ -29,6 +29,7 @@ HOST = "127.0.0.1"
 START_S = 10.0  # until a broker must accept connections
 RESTART_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # waiting before each further attempt; the last one is repeated
 ANOTHER = 2  # further ports that are tried where any will do
+_SETTLE_S = 0.1  # mosquitto gives up within, where it cannot have its port
 _HEALTHY_S = 30.0  # a broker that ran so long starts again at once
 
 
@@ -113,11 +114,11 @@ def _serve_mosquitto(port: int, ready: Callable[[str, int], None]) -> int:
         try:
             limit = time.monotonic() + START_S
             while not _accepts(port):
-                if child.poll() is not None:
-                    raise BrokerError(f"mosquitto ended with status {child.returncode} instead of starting")
+                _must_run(child, 0.02)
                 if time.monotonic() > limit:
                     raise BrokerError(f"mosquitto did not accept connections on port {port}")
-                time.sleep(0.02)
+            # whoever accepts may be somebody else, who took the port since it was found free: then ours ends at once
+            _must_run(child, _SETTLE_S)
             ready("mosquitto", port)
             status = child.wait()
         finally:
@@ -125,6 +126,12 @@ def _serve_mosquitto(port: int, ready: Callable[[str, int], None]) -> int:
                 child.kill()
                 child.wait()
     return 0 if status in (0, -signal.SIGTERM) else 1
+
+
+def _must_run(child: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait for so long; raises BrokerError where the broker ends meanwhile."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        raise BrokerError(f"mosquitto ended with status {child.wait(seconds)} instead of starting")
 
 
 async def _serve_amqtt(port: int, ready: Callable[[str, int], None]) -> int:

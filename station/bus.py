@@ -134,7 +134,7 @@ class Bus:
         self._up = threading.Event()
         self._stopping = False
         self._wake = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of which client is in use and how it stands; held for no longer than that takes
         self._client = self._build()
         self.dropped = 0
         self.problem = ""  # why nothing is received, where more is known than that there is no broker
@@ -311,11 +311,14 @@ class Bus:
                 self._refused = str(reason)
                 logger.warning("the broker refuses the station: %s", reason)
             return
-        self._refused = ""
-        self._settled = True
-        self._connection += 1
-        self._undone.clear()
-        self._accepted_at = time.monotonic()
+        with self._lock:
+            if not self.owns(client):
+                return  # given up since this began
+            self._refused = ""
+            self._settled = True
+            self._connection += 1
+            self._undone.clear()
+            self._accepted_at = time.monotonic()
         client.subscribe([(topic, 1) for topic in TOPICS])
 
     @_guarded
@@ -327,19 +330,25 @@ class Bus:
             # the watch asks again: rules can be changed while the broker runs
             self._complain(f"the broker's rules do not let the station hear {' '.join(denied) or 'all topics'}")
             return
+        with self._lock:
+            if not self.owns(client):
+                return
+            self.problem = ""
+            self._up.set()
         logger.info("connected to the broker, MQTT %s", "5" if client.protocol == 5 else "3.1.1")
-        self.problem = ""
-        self._up.set()
         client.publish(self._topic, self._presence(True), qos=1, retain=True)
         self._wake.set()
 
     @_guarded
-    def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
-        was_up = self._up.is_set()
-        self._up.clear()
-        self._accepted_at = None
-        self._connection += 1
-        self._undone.clear()
+    def _on_disconnect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
+        with self._lock:
+            if not self.owns(client):
+                return
+            was_up = self._up.is_set()
+            self._up.clear()
+            self._accepted_at = None
+            self._connection += 1
+            self._undone.clear()
         if self._stopping:
             return
         if was_up:

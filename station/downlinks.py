@@ -124,32 +124,32 @@ def level_of(work: Work, alarm: Alarm, incident: bytes) -> int:
     whoever has the alarm believes that it was taken back. A miss that the station's own clock has raised is one
     incident with what the badge then says of it.
     """
-    if alarm.level not in (kinds.CLAIMED, kinds.LISTENING) or alarm.owner_since is None:
+    if alarm.level not in (kinds.CLAIMED, kinds.LISTENING) or alarm.owner is None:
         return alarm.level
-    if alarm.cancelled_at is not None and _unseen_after_cancel(work, alarm, alarm.owner_since):
+    if alarm.cancelled_at is not None and _unseen_after_cancel(work, alarm):
         return kinds.RECEIVED
     if alarm.via == "station":
         return alarm.level
     first = work.db.scalar(
-        select(func.min(BadgeEvent.received_at)).where(
+        select(func.min(BadgeEvent.alarm_version)).where(
             BadgeEvent.alarm_id == alarm.id,
             BadgeEvent.kind.in_(kinds.ALARMS),
             (BadgeEvent.ident == incident) | (BadgeEvent.incident == incident),
         )
     )
-    return kinds.RECEIVED if first is not None and first > alarm.owner_since else alarm.level
+    return kinds.RECEIVED if first is not None and first > alarm.owner_saw else alarm.level
 
 
-def _unseen_after_cancel(work: Work, alarm: Alarm, owner_since: float) -> bool:
+def _unseen_after_cancel(work: Work, alarm: Alarm) -> bool:
     """Whether signals have come since the wearer's newest cancel, and the alarm's owner has seen none of them."""
     told = list(work.db.scalars(select(BadgeEvent).where(BadgeEvent.alarm_id == alarm.id)))
     cancels = [event for event in told if event.kind == kinds.CANCEL]
     since = [
-        event.received_at
+        event.alarm_version
         for event in told
         if event.kind in kinds.ALARMS and all(_comes_after(event, cancel) for cancel in cancels)
     ]
-    return bool(cancels and since) and min(since) > owner_since
+    return bool(cancels and since) and min(since) > alarm.owner_saw
 
 
 def _comes_after(event: BadgeEvent, other: BadgeEvent) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA = 1
+SCHEMA = 2
 NOT_READY = 0x100  # of an event's flags, the station's own: a self-test whose hub was not ready
 
 # SQLite numbers rows by itself only for INTEGER keys
@@ -263,6 +263,7 @@ class BadgeEvent(Base):
     via: Mapped[str] = mapped_column(String(16))
     hub: Mapped[str] = mapped_column(String(16))
     alarm_id: Mapped[int | None] = mapped_column(ForeignKey("alarms.id"), index=True)
+    alarm_version: Mapped[int] = mapped_column(default=0)  # the version of the alarm that showed it first
     receipt: Mapped[int | None] = mapped_column(_Big)  # number of the message to the badge that first answered it
     answered_at: Mapped[float | None]  # when the badge was known to have that answer
 
@@ -301,6 +302,7 @@ class Alarm(Base):
     returned: Mapped[bool] = mapped_column(default=False)
     owner: Mapped[str | None] = mapped_column(ForeignKey("operators.name"), index=True)
     owner_since: Mapped[float | None]
+    owner_saw: Mapped[int] = mapped_column(default=0)  # the version that its owner had on the screen
     raised_at: Mapped[float]
     uncertain: Mapped[bool] = mapped_column(default=False)
     received_at: Mapped[float]
@@ -318,6 +320,7 @@ class Alarm(Base):
     told_level: Mapped[int] = mapped_column(default=0)
     told_at: Mapped[float | None]
     version: Mapped[int] = mapped_column(default=0)
+    missed_version: Mapped[int] = mapped_column(default=0)  # that showed the newest further miss of the station's clock
 
     wearer: Mapped[Wearer] = relationship(lazy="joined")
 

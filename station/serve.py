@@ -13,7 +13,7 @@ from station.config import Config
 from station.console import app as console
 from station.run import Station, StationError
 
-SHUTDOWN_S = 1  # until open connections are cut when the station stops
+SHUTDOWN_S = 5  # until connections are cut that have not ended by themselves when the station stops
 
 
 def serve(config: Config) -> None:

@@ -33,7 +33,6 @@ LEVELS = {
     kinds.LISTENING: "listening",
     kinds.CLOSED: "closed",
 }
-MISSED_AGAIN = "the check-in was missed once more"  # why an alarm is escalated that nobody has closed
 PACKET_SECONDS = adpcm.SAMPLES / adpcm.RATE
 
 
@@ -112,13 +111,14 @@ def alarm(db: Session, row: Alarm) -> Json:
 
 
 def new_signal(db: Session, row: Alarm) -> bool:
-    """Whether a signal has come since its owner claimed it: it rings again until they claim it once more."""
-    if row.owner is None or row.owner_since is None or row.closed_at is not None:
+    """Whether there is a signal that its owner had not on the screen when they claimed it: it rings again until they
+    claim it once more."""
+    if row.owner is None or row.closed_at is not None:
         return False
-    if row.escalation == MISSED_AGAIN:  # by the station's own clock; a claim clears it
+    if row.missed_version > row.owner_saw:
         return True
     signal = select(BadgeEvent.ident).where(
-        BadgeEvent.alarm_id == row.id, BadgeEvent.kind.in_(kinds.ALARMS), BadgeEvent.received_at > row.owner_since
+        BadgeEvent.alarm_id == row.id, BadgeEvent.kind.in_(kinds.ALARMS), BadgeEvent.alarm_version > row.owner_saw
     )
     return db.scalar(signal.limit(1)) is not None
 

@@ -21,7 +21,7 @@ from sqlalchemy import select
 
 from protocol import downlink, events, kinds
 from protocol.ident import NONE
-from station import alarms, audit, downlinks, settings, supervision, views
+from station import alarms, audit, downlinks, settings, supervision
 from station.clock import STEP_S
 from station.model import Badge, BadgeEvent, Mark, Visit
 from station.work import Work
@@ -430,7 +430,7 @@ def watch(work: Work) -> None:
             if alarm is None or alarm.closed_at is not None:
                 alarms.missed_check_in(work, visit)
             else:
-                alarms.escalate(work, alarm, views.MISSED_AGAIN)
+                alarms.missed_again(work, alarm)
             work.visit_changed(visit, "overdue")
         if visit.armed_at is None and visit.told_at is None and work.now > visit.started_at + ARM_WITHIN:
             visit.told_at = work.now

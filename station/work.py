@@ -147,6 +147,11 @@ class Work:
         self.db.flush()
         self._alarms.setdefault(alarm.id, (alarm, []))[1].append(what)
 
+    @staticmethod
+    def next_version(alarm: Alarm) -> int:
+        """The version of the alarm that shows what this work changes of it."""
+        return alarm.version + 1
+
     def visit_changed(self, visit: Visit, what: str) -> None:
         """A visit is shown anew."""
         self.db.flush()
@@ -172,7 +177,7 @@ class Work:
     def finish(self) -> None:
         """Put what changed into JSON while the transaction still sees it."""
         for alarm, whats in self._alarms.values():
-            alarm.version += 1
+            alarm.version = self.next_version(alarm)
             self.db.flush()
             data = views.alarm(self.db, alarm)
             for what in ["raised"] if "raised" in whats else dict.fromkeys(whats):

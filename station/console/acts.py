@@ -14,14 +14,25 @@ from station.model import Alarm
 from station.work import Work
 
 SEEN_MAX = 200  # alarms that one tick may name
+VERSION_DIGITS = 15
 
 
-def _claim(work: Work, alarm: Alarm, who: str, _: Json) -> None:
-    alarms.claim(work, alarm, who)
+def _shown(given: Json) -> int | None:
+    """The version of the alarm that was on the screen, where that is said. Raises alarms.Invalid."""
+    version = given.get("version")
+    if isinstance(version, str) and version.isdecimal() and len(version) <= VERSION_DIGITS:
+        version = int(version)
+    if version is None or (type(version) is int and 0 <= version < 10**VERSION_DIGITS):
+        return version
+    raise alarms.Invalid("version must be that of the ALARM which was shown, a whole number")
+
+
+def _claim(work: Work, alarm: Alarm, who: str, given: Json) -> None:
+    alarms.claim(work, alarm, who, _shown(given))
 
 
 def _take_over(work: Work, alarm: Alarm, who: str, given: Json) -> None:
-    alarms.take_over(work, alarm, who, str(given.get("reason", ""))[:200])
+    alarms.take_over(work, alarm, who, str(given.get("reason", ""))[:200], _shown(given))
 
 
 def _listen(work: Work, alarm: Alarm, who: str, given: Json) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import secrets
+from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from station_world import World
 
@@ -42,22 +44,57 @@ class Web:
             work.db.add(row)
         return {"cookie": f"tocsin_session={token}"}
 
-    def request(self, path: str, headers: dict[str, str], takes: int | None = None, method: str = "GET") -> "Request":
+    def request(
+        self, path: str, headers: dict[str, str], takes: int | None = None, method: str = "GET", body: bytes = b""
+    ) -> "Request":
         """A request under way. `takes`: after so many messages the client takes no more, and stays."""
-        return Request(self, path, headers, takes, method)
+        return Request(self, path, headers, takes, method, body)
 
     async def get(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
         """Status and body of what ends."""
-        request = self.request(path, headers)
-        async with asyncio.timeout(20):
+        return await self._ended(self.request(path, headers))
+
+    async def press(self, page: str, action: str, headers: dict[str, str], **typed: str) -> tuple[int, bytes]:
+        """Send a form of a page that was shown, as a browser does: with its hidden fields and what is typed into it."""
+        body = urlencode({**_Form(page, action).fields, **typed}).encode()
+        kind = {"origin": "http://x", "content-type": "application/x-www-form-urlencoded"}
+        return await self._ended(self.request(action, {**headers, **kind}, method="POST", body=body))
+
+    @staticmethod
+    async def _ended(request: "Request") -> tuple[int, bytes]:
+        async with asyncio.timeout(60):
             await request.task
         return request.status, request.body
+
+
+class _Form(HTMLParser):
+    """The hidden fields of the form of a page that is sent to `action`."""
+
+    def __init__(self, page: str, action: str) -> None:
+        super().__init__()
+        self._action, self._within = action, False
+        self.fields: dict[str, str] = {}
+        self._found = False
+        self.feed(page)
+        assert self._found, f"no form for {action}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "form" and given.get("action") == self._action:
+            self._within = self._found = True
+        elif tag == "input" and self._within and given.get("type") == "hidden":
+            self.fields[given["name"] or ""] = given["value"] or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = self._within and tag != "form"
 
 
 class Request:
     """One request; `task` ends with the answer."""
 
-    def __init__(self, web: Web, path: str, headers: dict[str, str], takes: int | None, method: str) -> None:
+    def __init__(
+        self, web: Web, path: str, headers: dict[str, str], takes: int | None, method: str, body: bytes
+    ) -> None:
         self.said: list[dict[str, Any]] = []
         self.left = asyncio.Event()
         self._grown = asyncio.Condition()
@@ -78,7 +115,7 @@ class Request:
             "server": ("x", 80),
             "client": ("127.0.0.1", 5),
         }
-        self._first = {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
+        self._first = {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": body}
         self._last = {"type": f"{kind}.disconnect", "code": 1006}
         self.task = asyncio.create_task(web.app(scope, self._receive, self._send))
 

@@ -8,13 +8,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, OperationalError
 from station_parts import Badge, Hub
-from station_running import Running, until
+from station_running import PATIENCE_S, Running, until
 from station_world import World
 
 from protocol import downlink, kinds, relay
@@ -222,7 +223,8 @@ def test_a_defect_of_ours_is_acknowledged_and_shown(
 def test_timers_that_go_on_failing_are_shown_and_a_moment_is_not(
     world: World, ingesting: Ingest, monkeypatch: pytest.MonkeyPatch, error: Exception, answers: bool
 ) -> None:
-    monkeypatch.setattr(repeat, "PATIENCE_S", 1.0)
+    now = 100.0
+    monkeypatch.setattr(repeat, "time", SimpleNamespace(monotonic=lambda: now))
     failing, tried = True, 0
 
     def act() -> None:
@@ -237,6 +239,7 @@ def test_timers_that_go_on_failing_are_shown_and_a_moment_is_not(
     try:
         until(lambda: tried >= 2, "it goes on")
         assert world.core.intake.entry is None
+        now += repeat.PATIENCE_S + 0.1
         entry = until(lambda: world.core.intake.entry, "shown")
         assert entry["text"].startswith("the station's timers fail, so that missed check-ins raise no alarm (")
         assert "given up" not in entry["text"]
@@ -296,7 +299,7 @@ def test_an_acknowledgement_that_fails_stops_nothing(world: World) -> None:
         worker.put(Arrived(hub.topic("event"), hub.event(badge, badge.event(kinds.SOS)), 1, 1, 1))
         until(lambda: world.alarms(badge), "taken")
         worker.put(Arrived(hub.topic("event"), hub.event(badge, badge.event(kinds.SOS)), 2, 1, 1))
-        assert done.wait(10)
+        assert done.wait(PATIENCE_S)
     finally:
         worker.stop()
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from station_asgi import TOKEN, Web
-from station_running import Running, running, until
+from station_running import PATIENCE_S, Running, running, until
 from station_world import World
 from test_station_broker import start_broker
 from test_station_http import Follower
@@ -43,7 +43,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Running, Running]]:
             yield one, two
     finally:
         process.terminate()
-        process.wait(5)
+        process.wait(PATIENCE_S)
 
 
 def test_an_alarm_is_one_alarm_at_both_and_outlives_the_death_of_either(pair: tuple[Running, Running]) -> None:
@@ -76,7 +76,7 @@ async def _hear(one: Running, two: Running, session: str, badge: Any, hub: Any, 
     headers = {"Cookie": f"tocsin_session={session}"}
     origin = websockets.Origin(two.url)
     async with websockets.connect(url, origin=origin, additional_headers=headers, proxy=None) as socket:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert json.loads(await socket.recv())["type"] == "hello"
         body = events.pack_audio(1, kinds.SOS, 0, 0, 400)
         one.say(hub, hub.event(badge, badge.event(kinds.AUDIO_START, incident=incident, body=body)))
@@ -84,7 +84,7 @@ async def _hear(one: Running, two: Running, session: str, badge: Any, hub: Any, 
             one.say(hub, hub.sound(badge, 1, badge.sound(1, first, 4)), "audio")
         numbers: list[int] = []
         while len(numbers) < 8:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 message = await socket.recv()
             if isinstance(message, bytes):
                 assert message[1] == 1, "live"

@@ -7,6 +7,8 @@ import { clock, clockIs, paint } from "./time.js";
 
 const SILENT_MS = 5000; // without a tick for so long the operator must know
 const ANSWER_MS = 4000; // a tick of ours at least so often; the station gives up an owner after 30 s
+const HOLD_MS = 2000; // a press of which the end is never seen is over by then
+const CLICK_MS = 100; // a release becomes a click within
 
 const page = document.body.dataset.page;
 const here = Number(document.body.dataset.alarm || 0);
@@ -145,6 +147,23 @@ setInterval(() => {
 
 // --- keeping the page fresh -------------------------------------------------------------------------------------
 
+const pressing = new Map(); // pointers that are down, and until when that counts
+
+function down(event, ms) {
+  pressing.set(event.pointerId, performance.now() + ms);
+}
+
+document.addEventListener("pointerdown", (event) => down(event, HOLD_MS), true);
+document.addEventListener("pointerup", (event) => down(event, CLICK_MS), true);
+document.addEventListener("pointercancel", (event) => pressing.delete(event.pointerId), true);
+
+// A button that is replaced or moved between press and release gives no click: the press would be lost.
+async function handOff() {
+  const since = performance.now();
+  const held = (now) => now - since < HOLD_MS && [...pressing.values()].some((until) => now < until);
+  while (held(performance.now())) await new Promise((done) => setTimeout(done, 20));
+}
+
 let fetching = false;
 let again = null;
 const drawn = new Map(); // what the server last gave for each part, by its id
@@ -161,6 +180,7 @@ async function refresh(only = null) {
     const reply = await fetch(location.pathname, { headers: { Accept: "text/html" } });
     if (reply.redirected && new URL(reply.url).pathname === "/login") return location.assign("/login");
     const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
+    await handOff(); // what changes meanwhile is fetched again
     for (const part of document.querySelectorAll("[data-live]")) {
       if (only !== null && !only.includes(part.id)) continue;
       const wanted = fresh.getElementById(part.id);
