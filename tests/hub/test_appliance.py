@@ -150,7 +150,7 @@ def test_a_hub_without_radio_is_ready_for_systemd_feeds_its_watchdog_and_says_go
             said.extend(systemd.heard())
             return said.count("WATCHDOG=1") >= 3
 
-        await until(enough, 10)
+        await until(enough)
         assert "READY=1" in said
         assert any("no radio" in line and "no broker" in line for line in said)
         process.terminate()
@@ -310,7 +310,7 @@ def test_the_running_hub_answers_ready_and_gives_its_figures_and_a_self_test_car
         async with pocket(tmp_path, 1, f"[metrics]\nport = {port}\n") as chain:
             badge = chain.badges[0]
             name = badge.raise_event(kinds.TEST)
-            await until(lambda: name in badge.receipted, 10)
+            await until(lambda: name in badge.receipted)
             await chain.settled()
             status = await asyncio.to_thread(cli.main, ["ready", "--config", str(chain.config), "--badge", "1"])
             said = capsys.readouterr().out

@@ -124,7 +124,7 @@ def test_it_is_bleak_scan_connect_read_write_notify_disconnect() -> None:
                 assert peripheral.written[-2:] == [b"x" * 244, b"answered"]
                 for number in range(20):
                     await peripheral.device.notify_subscribers(peripheral.tx, bytes([number]) * 244)
-                await until(lambda to=values: len(to) == 20, 3)  # type: ignore[misc]
+                await until(lambda to=values: len(to) == 20)  # type: ignore[misc]
                 assert [value[0] for value in values] == list(range(20))
                 assert await c.read_gatt_char(OTHER) == b"readable"
                 with pytest.raises(BleakGATTProtocolError):
@@ -240,12 +240,12 @@ def test_the_hubs_radio_comes_back_with_the_air() -> None:
         assert radio.problem
         for _ in range(2):
             async with air_process(port):
-                await until(lambda: radio.usable, 5)
+                await until(lambda: radio.usable)
                 peripheral = await Peripheral().join(port)
                 known = len(heard)
-                await until(lambda known=known: len(heard) > known, 3)  # type: ignore[misc]
+                await until(lambda known=known: len(heard) > known)  # type: ignore[misc]
                 assert radio.problem == ""
-            await until(lambda: not radio.usable, 3)
+            await until(lambda: not radio.usable)
             with pytest.raises(BleakError, match="gone"):
                 radio.connection(BLEDevice("x", None, None), lambda: None)
             del peripheral

@@ -64,11 +64,11 @@ def test_a_receiver_on_a_serial_port_is_read_and_its_fix_ages(port: tuple[int, s
         nonlocal now
         await asyncio.sleep(0.1)
         os.write(port[0], NO_FIX)
-        await until(lambda: "needs a view of the sky" in place.problem, 3)
+        await until(lambda: "needs a view of the sky" in place.problem)
         os.write(port[0], GGA[:20])
         await asyncio.sleep(0.05)
         os.write(port[0], GGA[20:])
-        await until(lambda: place.facts(), 3)
+        await until(lambda: place.facts())
         now += 7000
         assert place.facts() == {"lat": 52.9225, "lon": -1.4746, "age": 7.0, "source": "nmea", "accuracy": 4.5}
         assert place.problem == ""
@@ -85,10 +85,10 @@ def test_noise_on_the_port_gives_no_fix_and_is_told(port: tuple[int, str]) -> No
         for _ in range(60):
             os.write(port[0], noise.randbytes(100) + b"\n")
             await asyncio.sleep(0.005)
-        await until(lambda: "is the baud rate right" in place.problem, 3)
+        await until(lambda: "is the baud rate right" in place.problem)
         assert place.facts() is None
         os.write(port[0], b"\n" + GGA)
-        await until(lambda: place.facts(), 3, "and what comes after it is read")
+        await until(lambda: place.facts(), what="and what comes after it is read")
 
     follow(place, port[1], story)
 
@@ -98,13 +98,13 @@ def test_a_receiver_that_is_silent_or_gone_is_told(port: tuple[int, str], monkey
     place = Location(lambda: 0)
 
     async def story() -> None:
-        await until(lambda: "silent" in place.problem, 4)
+        await until(lambda: "silent" in place.problem)
 
     follow(place, port[1], story)
     gone = Location(lambda: 0)
 
     async def other() -> None:
-        await until(lambda: "No such file" in gone.problem, 3)
+        await until(lambda: "No such file" in gone.problem)
 
     follow(gone, "/dev/ttyUSB98", other)
 
@@ -129,8 +129,8 @@ def test_a_receiver_that_vanishes_while_its_port_is_opened_is_found_again(
     monkeypatch.setattr(termios, "tcflush", gone)
 
     async def story() -> None:
-        await until(lambda: raised, 3)
-        await until(lambda: place.problem, 3, "it is told")
+        await until(lambda: raised)
+        await until(lambda: place.problem, what="it is told")
         assert port[1] in place.problem
         assert "(" not in place.problem, "in words"
 
@@ -138,7 +138,7 @@ def test_a_receiver_that_vanishes_while_its_port_is_opened_is_found_again(
             os.write(port[0], GGA)
             return place.facts()
 
-        await until(report, 5, "a fix after it was looked for again")
+        await until(report, what="a fix after it was looked for again")
         assert place.problem == ""
 
     follow(place, port[1], story)
@@ -172,7 +172,7 @@ def test_gpsd_is_asked_and_its_fixes_are_taken() -> None:
         fake = FakeGpsd({"class": "TPV", "mode": 1}, {"class": "SKY"}, b"garbage\n", TPV)
         place = Location(lambda: 0)
         task = asyncio.create_task(place.follow_gpsd(f"127.0.0.1:{await fake.start()}"))
-        await until(lambda: place.facts(), 3)
+        await until(lambda: place.facts())
         assert fake.asked == gpsd.WATCH
         assert place.facts() == {"lat": PLACE[0], "lon": PLACE[1], "age": 0.0, "source": "gpsd", "accuracy": 9.5}
         task.cancel()
@@ -189,7 +189,7 @@ def test_no_gpsd_and_something_else_in_its_place_are_told() -> None:
             port = await fake.start() if lines else free_port()
             place = Location(lambda: 0)
             task = asyncio.create_task(place.follow_gpsd(f"127.0.0.1:{port}"))
-            await until(lambda place=place: place.problem, 3)  # type: ignore[misc]
+            await until(lambda place=place: place.problem)  # type: ignore[misc]
             assert "gpsd at 127.0.0.1" in place.problem
             assert says in place.problem
             task.cancel()
@@ -275,7 +275,7 @@ def test_no_position_is_written_outside_an_alarm_or_a_visit(tmp_path: Path) -> N
             chain.gate.close()
             for kind, stored in ((kinds.BATTERY, False), (kinds.BOOTED, False), (kinds.TEST, False), (kinds.SOS, True)):
                 name = badge.raise_event(kind)
-                await until(lambda name=name: name in badge.held, 5)  # type: ignore[misc]
+                await until(lambda name=name: name in badge.held)  # type: ignore[misc]
                 written = b"".join(p.read_bytes() for p in (tmp_path / "hub").iterdir() if p.is_file())
                 assert (b"52.9225" in written) == stored
             chain.gate.open = True

@@ -37,14 +37,14 @@ def test_four_hours_without_uplink_and_a_moved_clock_lose_no_event_no_sound_and_
             for index in range(4):
                 badge.speak(hours, index)
             raised.append((name, kind, float(hours)))
-            await until(lambda name=name: name in badge.held, 5, "held")  # type: ignore[misc]
-            await until(lambda: not badge.unacked, 5, "sound held")
+            await until(lambda name=name: name in badge.held, what="held")  # type: ignore[misc]
+            await until(lambda: not badge.unacked, what="sound held")
             if hours == 2:
                 await chain.kill()  # a restart on the way changes nothing
             chain.move_clock(HOUR)
             if hours == 2:
                 await chain.start_hub()
-                await until(lambda: badge.established, 5, "a session again")
+                await until(lambda: badge.established, what="a session again")
         chain.gate.open = True
         tally = await chain.settled()
         assert tally.clean, tally
@@ -73,7 +73,7 @@ def test_a_wrong_wall_clock_changes_no_time_at_the_station(tmp_path: Path) -> No
             chain.config.write_text(chain.config.read_text().replace("[hub]\n", "[hub]\nclock_offset = -86400\n"))
             await chain.start_hub()
             badge = chain.badges[0]
-            await until(lambda: badge.established, 5, "a session")
+            await until(lambda: badge.established, what="a session")
             name = badge.raise_event(kinds.SOS)
             assert (await chain.settled()).clean
             row = next(row for row in chain.rows() if row.ident == name)
@@ -93,11 +93,11 @@ def test_a_disk_that_takes_nothing_stops_no_alarm_and_no_badge_is_told_held(tmp_
             assert alarm not in badge.held
             assert status["queue"] >= 1, "kept in memory"
             chain.gate.open = True
-            await until(lambda: alarm in badge.receipted, 10, "sent from memory, and answered")
+            await until(lambda: alarm in badge.receipted, what="sent from memory, and answered")
             assert alarm not in badge.held, "never claimed"
             chain.fill_disk(False)
             later = badge.raise_event(kinds.CHECK_IN)
-            await until(lambda: later in badge.held or later in badge.receipted, 10, "as before")
+            await until(lambda: later in badge.held or later in badge.receipted, what="as before")
             assert (await chain.settled()).clean
 
     asyncio.run(run())
@@ -226,20 +226,20 @@ def test_a_broker_through_which_no_alarm_is_answered_is_left_though_all_else_is(
         chain.config.write_text(text.replace("[mqtt]\n", f'[mqtt]\nfallback = "127.0.0.1:{chain.broker_port}"\n'))
         await chain.start_hub()
         badge = chain.badges[0]
-        await until(lambda: badge.established, 10, "a session")
+        await until(lambda: badge.established, what="a session")
         alarm = badge.raise_event(kinds.SOS)
-        await until(lambda: alarm in badge.held, 10, "held")
+        await until(lambda: alarm in badge.held, what="held")
         for _ in range(6):
             assert (await chain.status())["broker"]["connections"] == 1
             chain.move_clock(5)
             other = badge.raise_event(kinds.BATTERY)
-            await until(lambda other=other: other in badge.receipted, 10, "what is no alarm is answered")  # type: ignore[misc]
+            await until(lambda other=other: other in badge.receipted, what="what is no alarm is answered")  # type: ignore[misc]
         assert (await chain.status())["alarm_unanswered_s"] >= 29
         chain.move_clock(2)
         await chain.until_status(lambda status: status["broker"]["connections"] == 2, "the other broker")
         chain.gate.close()
         deaf = False
-        await until(lambda: alarm in badge.receipted, 10, "an answer by the other way")
+        await until(lambda: alarm in badge.receipted, what="an answer by the other way")
         await chain.until_status(lambda status: status["alarm_unanswered_s"] == 0, "all is well")
 
     async def run() -> None:

@@ -143,8 +143,8 @@ def test_a_broker_that_takes_everything_and_passes_nothing_on_is_seen_through_an
             await chain.until_status(lambda s: s["broker"]["connected"], "the broker that is none")
             alarm = badge.raise_event(kinds.SOS)
             note = badge.raise_event(kinds.BATTERY)
-            await until(lambda: {alarm, note} <= badge.held, 5, "held on the hub's disk")
-            await until(lambda: hole.taken >= 3, 5, "the hole's PUBACKs")
+            await until(lambda: {alarm, note} <= badge.held, what="held on the hub's disk")
+            await until(lambda: hole.taken >= 3, what="the hole's PUBACKs")
             # nobody is told that help knows, and the hub does not believe in a station that says nothing
             status = await chain.until_status(lambda s: not s["station_answers"], "no proof of the station")
             assert status["queue"] == 2
@@ -152,7 +152,7 @@ def test_a_broker_that_takes_everything_and_passes_nothing_on_is_seen_through_an
             assert not chain.has(badge, alarm)
             chain.gate.close()
             chain.gate.to, chain.gate.open = chain.broker_port, True
-            await until(lambda: {alarm, note} <= badge.receipted, 10, "both at the station")
+            await until(lambda: {alarm, note} <= badge.receipted, what="both at the station")
             tally = await chain.settled()
             assert tally.clean, str(tally)
         hole.close()
@@ -172,7 +172,7 @@ def test_a_broker_that_answers_pings_and_takes_nothing_is_left_before_it_holds_e
             chain.gate.to, chain.gate.open = hole.port, True
             await chain.until_status(lambda s: s["broker"]["connections"] == 2, "the broker that is none")
             alarm = badge.raise_event(kinds.SOS)
-            await until(lambda: hole.taken >= 2, 5, "sent")
+            await until(lambda: hole.taken >= 2, what="sent")
             chain.gate.to = chain.broker_port  # for the next connection; this one lives
             chain.move_clock(20)
             await asyncio.sleep(0.3)

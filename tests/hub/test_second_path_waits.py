@@ -275,7 +275,7 @@ def test_whatever_goes_wrong_with_the_modem_costs_a_try_and_never_the_hub(bench:
             return real()
 
         bench.second._modem = modem
-        await until(lambda: bench.second.problem, 5, "the first look tells of it")
+        await until(lambda: bench.second.problem, what="the first look tells of it")
         assert type(raised).__name__ in bench.second.problem
         bench.alarm(1)
         await bench.later(16)
@@ -308,12 +308,12 @@ def test_a_hub_that_stops_while_the_modem_wakes_hands_nothing_over_any_more(benc
         task = asyncio.create_task(bench.second.run())
         bench.alarm(1)
         bench.clock.moved_ms += 16_000
-        await until(checks.is_set, 10, "the modem is ready")
+        await until(checks.is_set, what="the modem is ready")
         task.cancel()
         await asyncio.wait({task})
         bench.second.close()
         go_on.set()
-        await until(ended.is_set, 10)
+        await until(ended.is_set)
 
     asyncio.run(story())
     assert bench.modem.sent == []
@@ -423,7 +423,7 @@ def test_an_alarm_of_an_earlier_run_is_told_though_the_disk_was_not_read_before_
             assert keeper.problem
             assert bench.second.pending == 0
         task = asyncio.create_task(keeper.run())
-        await until(lambda: bench.second.pending == 1, 5, "the disk is read")
+        await until(lambda: bench.second.pending == 1, what="the disk is read")
         await bench.later(16)
         assert [told[1] for told in bench.told] == [name]
         task.cancel()

@@ -140,7 +140,7 @@ def test_a_hub_signs_in_with_its_certificate_and_hears_what_is_for_it(tmp_path: 
             Broker("localhost", s.port, tls=tls), hub, 1, lambda _ready: None, down.append, lambda: down.append(b"!")
         )
         task = asyncio.create_task(uplink.run())
-        await until(lambda: uplink.ready, 5)
+        await until(lambda: uplink.ready)
         base = f"tocsin/1/hub/{hub.hex()}"
         assert uplink.protocol == "5"
         for topic in ("up/event", "up/status", "up/audio", "hello"):
@@ -177,11 +177,11 @@ def test_what_a_hub_with_anothers_certificate_cannot_do(tmp_path: Path) -> None:
                      f"tocsin/1/hub/{other.hex()}/down", "tocsin/1/alarms/x", "anything"]  # fmt: skip
         for topic in forbidden:
             thief.client.publish(topic, b"forged", 1)
-        await until(lambda: len(thief.denied) >= len(forbidden), 5, "refusals")
+        await until(lambda: len(thief.denied) >= len(forbidden), what="refusals")
         station.client.publish(f"{base}/down", b"secret", 1)
-        await until(lambda: victim.heard, 5)
+        await until(lambda: victim.heard)
         thief.client.publish(f"tocsin/1/hub/{other.hex()}/up/event", b"its own", 1)
-        await until(lambda: any(payload == b"its own" for _, payload in station.heard), 5)
+        await until(lambda: any(payload == b"its own" for _, payload in station.heard))
         assert all(payload != b"forged" for _, payload in station.heard)
         assert thief.heard == []
         assert not victim.ended, "nobody took its place"
@@ -315,7 +315,7 @@ def test_a_second_broker_is_used_when_the_first_fails_and_when_it_has_no_station
             Broker("127.0.0.1", second),
         )  # fmt: skip
         task = asyncio.create_task(uplink.run())
-        await until(lambda: uplink.ready, 5, "the second broker")
+        await until(lambda: uplink.ready, what="the second broker")
         assert uplink.broker.port == second
         task.cancel()
         await asyncio.wait({task})
@@ -324,10 +324,10 @@ def test_a_second_broker_is_used_when_the_first_fails_and_when_it_has_no_station
             Broker("127.0.0.1", second),
         )  # fmt: skip
         task = asyncio.create_task(uplink.run())
-        await until(lambda: uplink.ready, 5)
+        await until(lambda: uplink.ready)
         assert uplink.broker.port == first
         assert uplink.elsewhere()
-        await until(lambda: uplink.ready and uplink.broker.port == second, 5, "the other one")
+        await until(lambda: uplink.ready and uplink.broker.port == second, what="the other one")
         task.cancel()
         await asyncio.wait({task})
 
