@@ -141,8 +141,7 @@ def test_a_hub_that_restarts_without_a_network_goes_on_and_knows_how_old_the_ala
             await bench.later(60)
         task.cancel()
         await asyncio.wait({task})
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         # the copy in the outbox came a minute ago
         bench.second.resume([(12, name, kinds.SOS, PLACE, True, bench.clock.now_ms() - 60_000)])
         task = asyncio.create_task(bench.second.run())
@@ -157,8 +156,7 @@ def test_a_hub_that_restarts_without_a_network_goes_on_and_knows_how_old_the_ala
         assert [told[2:5] for told in bench.told] == [(0, 2, 2)]
         task.cancel()
         await asyncio.wait({task})
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         bench.second.resume([(12, name, kinds.SOS, PLACE, True, bench.clock.now_ms())])
         assert bench.second.pending == 0, "told is told"
         bench.second.close()
@@ -174,8 +172,7 @@ def test_a_hub_whose_outbox_was_lost_while_nobody_was_told_takes_the_alarm_again
         await bench.later(60)
         task.cancel()
         await asyncio.wait({task})
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         bench.second.resume([])
         bench.modem.registration = 1
         task = asyncio.create_task(bench.second.run())
@@ -240,8 +237,7 @@ def test_a_number_that_failed_once_is_told_after_a_beacon_also_by_a_hub_that_was
         task.cancel()
         await asyncio.wait({task})
         assert [number for number, _ in bench.modem.sent] == [NUMBERS[0]]
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         bench.second.resume([(12, name, kinds.SOS, PLACE, False, bench.clock.now_ms() - 16_000)])
         task = asyncio.create_task(bench.second.run())
         await bench.later(1)
