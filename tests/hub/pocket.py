@@ -60,7 +60,7 @@ class Badge:
         self.session: BadgeLink | None = None
         self.say: Callable[[int, int, bytes], None] | None = None
         self.resends = True
-        self._alarm = b""
+        self.alarm = b""
         self._shown: tuple[int, int] | None = None
         self._rotated = 0.0
         self._beacon = b""
@@ -80,7 +80,7 @@ class Badge:
         name = ident.pack(self.boot, self.seq)
         self.raised[name] = self.unheld[name] = (kind, time.monotonic())
         if kind in kinds.ALARMS:
-            self.kind, self._alarm = kind, name
+            self.kind, self.alarm = kind, name
         self.tell()
         return name
 
@@ -161,7 +161,7 @@ class Badge:
                     self.receipted.add(name)
                     if not flags & downlink.BY_BEACON:
                         self.unheld.pop(name, None)
-                    if name >= self._alarm:  # an earlier event's may be late
+                    if name >= self.alarm:  # an earlier event's may be late
                         self.kind = kinds.STATUS
         self.flush()
 
