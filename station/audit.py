@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from station.model import Audit
 
 STATION = "station"  # who, where no person acted
+RECENT = 2000
 _FIRST = bytes(32)
 
 
@@ -37,6 +38,15 @@ def has(db: Session, who: str, what: str, part: str) -> bool:
     """Whether there is such a row already, with this in its details: for what may arrive twice."""
     rows = select(Audit.id).where(Audit.who == who, Audit.what == what, Audit.detail.contains(part)).limit(1)
     return db.scalar(rows) is not None
+
+
+def recent(db: Session, what: str, about: str, part: str) -> list[Audit]:
+    """The rows of this with `part` in their details, oldest first, among the latest RECENT rows of the log."""
+    newest = db.scalar(select(Audit.id).order_by(Audit.id.desc()).limit(1)) or 0
+    rows = select(Audit).where(
+        Audit.id > newest - RECENT, Audit.what == what, Audit.about == about, Audit.detail.contains(part)
+    )
+    return list(db.scalars(rows.order_by(Audit.id)))
 
 
 @dataclass(frozen=True)

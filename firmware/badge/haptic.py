@@ -132,7 +132,8 @@ class Haptic:
 
     async def _play(self, name: str) -> None:
         # Tasks wake up late. Of a pulse its length is felt, so it is never shorter than it should be; what was lost is
-        # made up for in the pauses, so that the pattern does not become another one's rhythm.
+        # made up for in the pauses, so that the pattern does not become another one's rhythm. The rest after it is
+        # whole however late its last pulse ended: two patterns that run together are a third, or none.
         trace.say("haptic", "pattern=" + name)
         at = ticks_ms()
         for on_ms, off_ms in patterns.pulses(name):
@@ -141,4 +142,4 @@ class Haptic:
             self._drive(False)
             at = ticks_add(at, on_ms + off_ms)
             await asyncio.sleep_ms(max(off_ms // 2, ticks_diff(at, ticks_ms())))
-        await asyncio.sleep_ms(max(0, ticks_diff(ticks_add(at, patterns.GAP_MS), ticks_ms())))
+        await asyncio.sleep_ms(patterns.GAP_MS)

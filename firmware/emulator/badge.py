@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from firmware.badge.card import GESTURES
 from firmware.boards import emulator as pins
 from firmware.emulator import board as memory
 from firmware.emulator import build, launcher
@@ -36,6 +37,10 @@ BROKEN = {"filesystem": 1, "microphone": 2, "haptic": 4, "bonds": 8, "settings":
 PROVISION_S = 8.0
 ASLEEP_S = 6.0  # going off duty lets the station know first
 WATCH_HEAP_S = 0.003  # between two looks at the heap, while it is watched
+ON_DUTY_S = GESTURES["on_duty"][1][0][0] / 1000
+# and at least so long from when the firmware is loaded, which takes this machine longer than a board when it is busy
+ON_DUTY_AFTER_S = ON_DUTY_S - BOOT_S
+STARTS_S = 20.0
 REFUSED_S = 0.5  # the firmware looks at its console every 100 ms
 # What is remembered of the firmware's trace lines: field -> name in GET /state
 _FACTS = {"heap": "heap_free", "free": "heap_free", "lowest": "heap_lowest", "badge": "badge", "boot": "boot"}
@@ -90,6 +95,7 @@ class Badge:
         self._child: Child | None = None
         self._life: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._halting = asyncio.Lock()
         self._running = asyncio.Event()
         self._cause = memory.POWER_ON
         self._slot = 0
@@ -182,17 +188,36 @@ class Badge:
 
     async def _halt(self) -> None:
         """The processor stops: so do the radio, the motor and the microphone."""
-        child, self._child = self._child, None
-        self._running.clear()
-        if child:
-            await child.kill()
-        self.link.detach()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self.microphone.stop()
-        self.haptics.stop()
-        await self.radio.off()
+        async with self._halting:  # one that is woken while it falls asleep waits here for the end of its former life
+            child, self._child = self._child, None
+            self._running.clear()
+            if child:
+                await child.kill()
+            self.link.detach()
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+            self.microphone.stop()
+            self.haptics.stop()
+            await self.radio.off()
+
+    async def _sleep(self, time_ms: int) -> None:
+        """Deep sleep, from which a clock wakes it after `time_ms`; 0: only a pin does."""
+        loop = asyncio.get_running_loop()
+        wakes_at = loop.time() + time_ms / 1000
+        await self._halt()
+        if time_ms and self._asleep:
+            self._timers[-1] = loop.call_at(wakes_at, self._restart, memory.DEEPSLEEP, 0.0, memory.TIMER_WAKE)
+
+    async def _started(self) -> None:
+        """Wait until the firmware is loaded once more; for STARTS_S at most."""
+        listener = self.bus.listen(after=self.bus.last)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STARTS_S):
+                while (event := await listener.get()) is not None:
+                    if event["type"] == "trace" and event["name"] == "boot":
+                        break
+        self.bus.leave(listener)
 
     async def _watch(self) -> None:
         """Resets the board when the watchdog starves; says when the firmware ends by itself."""
@@ -231,14 +256,9 @@ class Badge:
             self._asleep = (mask, levels, ext0)
             self._sleeps.set()
             self.board.stop_watchdog()
-            task = asyncio.create_task(self._halt())
+            task = asyncio.create_task(self._sleep(time_ms))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            if time_ms:
-                loop = asyncio.get_running_loop()
-                self._timers[-1] = loop.call_later(
-                    time_ms / 1000, self._restart, memory.DEEPSLEEP, 0.0, memory.TIMER_WAKE
-                )
             self._maybe_wake()
 
     def _maybe_wake(self) -> None:
@@ -279,6 +299,8 @@ class Badge:
         for key, fact in _FACTS.items():
             if fields.get(key, "").isdigit():
                 self.facts[fact] = int(fields[key])
+        if name == "haptic":
+            self.haptics.playing(fields.get("pattern", ""))
         self.bus.emit("trace", name=name, fields=fields, line=line)
 
     def console(self, line: str) -> None:
@@ -393,7 +415,7 @@ class Badge:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ASLEEP_S):
                     await self._sleeps.wait()
-                await self.hand.do(steps("on_duty", {}))
+                await self.hand.wake(self._started, ON_DUTY_S, ON_DUTY_AFTER_S)
         else:
             await self.hand.do(steps(act, request))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from firmware.badge import card
@@ -63,6 +63,21 @@ class Hand:
         self._press = press
         self._busy = asyncio.Lock()
 
+    async def wake(self, started: Callable[[], Awaitable[None]], least_s: float, after_s: float) -> None:
+        """Hold the side button for `least_s`, and for `after_s` from when the badge has `started()`."""
+        loop = asyncio.get_running_loop()
+        async with self._busy:
+            end = loop.time() + least_s
+            start = asyncio.ensure_future(started())
+            await asyncio.sleep(0)  # it listens before anything is pressed
+            self._press(SIDE, True)
+            try:
+                await start
+                await asyncio.sleep(max(after_s, end - loop.time()))
+            finally:
+                start.cancel()
+                self._press(SIDE, False)
+
     async def do(self, planned: list[Step]) -> None:
         """Carry out the steps; returns when the last one is done."""
         loop = asyncio.get_running_loop()
@@ -74,6 +89,8 @@ class Hand:
                     await asyncio.sleep(max(0.0, begin + at_ms / 1000 - loop.time()))
                     (down.add if pressed else down.discard)(button)
                     self._press(button, pressed)
+                    # where this machine was late the rest of the act is: no press becomes too short to be one
+                    begin = max(begin, loop.time() - at_ms / 1000)
             finally:
                 for button in down:  # cancelled in the middle: let go
                     self._press(button, False)

@@ -5,6 +5,7 @@ first makes an event of which only the kind is known; its sealed envelope comple
 RECEIPT that retires the hub's row and carries the badge-sealed one: which event, and how the incident stands.
 """
 
+import json
 from typing import Any
 
 from protocol import beacon as beacons
@@ -18,6 +19,7 @@ from station.ingest.place import place_of
 from station.model import NOT_READY, Alarm, Badge, BadgeEvent, Boot, Hub, Identity, Sighting, Visit
 from station.work import Work
 
+_SECOND_PATH = "second path"
 _VISIT_KINDS = (kinds.VISIT_START, kinds.VISIT_END, kinds.CHECK_IN, kinds.EXTEND, kinds.VISIT_ARMED)
 
 
@@ -119,20 +121,37 @@ def take_second_path(work: Work, hub: Hub, up: relay.Up) -> None:
     at = work.now - up.held_ms / 1000
     event = work.find(BadgeEvent, number, ident)
     alarm = work.alarm(event.alarm_id) if event is not None and event.alarm_id is not None else None
+    who = f"hub:{hub.id}"
+    if not audit.has(work.db, who, _SECOND_PATH, ident.hex()):
+        # kept also where no badge raised what the hub heard: somebody was alarmed by it
+        told = {"sent": sent, "asked": asked, "flags": flags, "waited": waited}
+        work.audit(who, _SECOND_PATH, f"badge:{number}", ident=ident.hex(), sent_at=round(at, 3), **told)
+        if alarm is not None:
+            _told_before(work, alarm, hub, at, **told)
+    downlinks.hub_message(work, hub, relay.RECEIPT, relay.pack_receipt(number, ident, b"", relay.SECOND_PATH))
+
+
+def _told_before(work: Work, alarm: Alarm, hub: Hub, at: float, sent: int, asked: int, flags: int, waited: int) -> None:
     text = f"hub {hub.name or hub.id}: {sent} of {asked} agreed numbers, after {waited / 1000:.0f} s without an answer"
     if flags & relay.BY_BEACON_ONLY:
         text += ", marked unverified"
     if flags & relay.PERHAPS_TWICE:
         text += ", perhaps twice"
-    who = f"hub:{hub.id}"
-    if not audit.has(work.db, who, "second path", ident.hex()):
-        # kept also where no badge raised what the hub heard: somebody was alarmed by it
-        work.audit(who, "second path", f"badge:{number}", ident=ident.hex(), sent=sent, asked=asked, flags=flags)
-        if alarm is not None:
-            work.log(alarm, "second_path", who, text, at)
-            if sent and at < alarm.received_at:
-                alarm.via = "second_path"  # how the first word of it came out
-    downlinks.hub_message(work, hub, relay.RECEIPT, relay.pack_receipt(number, ident, b"", relay.SECOND_PATH))
+    work.log(alarm, "second_path", f"hub:{hub.id}", text, at)
+    if sent and at < alarm.received_at:
+        alarm.via = "second_path"  # how the first word of it came out
+
+
+def _earlier_word(work: Work, event: BadgeEvent) -> None:
+    """The report of a text message may have been taken before the alarm that it is about."""
+    alarm = work.alarm(event.alarm_id) if event.alarm_id is not None else None
+    if alarm is None:
+        return
+    for row in audit.recent(work.db, _SECOND_PATH, f"badge:{event.badge}", event.ident.hex()):
+        hub = work.hub(row.who.removeprefix("hub:"))
+        if hub is not None:
+            said = json.loads(row.detail)
+            _told_before(work, alarm, hub, said["sent_at"], said["sent"], said["asked"], said["flags"], said["waited"])
 
 
 def _take(work: Work, badge: Badge, hub: Hub, arrived: BadgeEvent, sealed: bool) -> BadgeEvent:
@@ -214,6 +233,8 @@ def _apply(work: Work, badge: Badge, hub: Hub, event: BadgeEvent, first: bool) -
             _restarted(work, badge, event.body)
     elif kind == kinds.OFF_DUTY and first:
         supervision.raise_entry(work, f"badge:{badge.number}", supervision.OFF_DUTY, "its wearer put it to sleep")
+    if first:
+        _earlier_word(work, event)
 
 
 def _restarted(work: Work, badge: Badge, body: bytes) -> None:

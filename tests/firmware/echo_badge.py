@@ -83,6 +83,8 @@ async def console():
 
             esp32.wake_on_ext0(machine.Pin(4), esp32.WAKEUP_ALL_LOW)
             machine.deepsleep()
+        elif line == "nap":
+            machine.deepsleep(300)
 
 
 async def main():

@@ -27,6 +27,7 @@ from firmware.emulator.air.server import serve
 from firmware.emulator.badge import Badge
 from firmware.emulator.events import Event
 from firmware.emulator.hand import BadAct
+from firmware.emulator.process import Child
 
 FIRMWARE = Path(__file__).with_name("echo_badge.py")
 PATIENCE_S = 8.0
@@ -227,6 +228,40 @@ def test_deep_sleep_is_woken_by_the_button() -> None:
             assert s.badge.state()["running"] is False
             await s.badge.do({"do": "press"})
             await s.trace("booted", asleep["n"], cause="4", kept="1")
+
+    run(story)
+
+
+def test_deep_sleep_is_woken_by_the_clock() -> None:
+    async def story() -> None:
+        async with stage() as s:
+            first = await s.trace("booted")
+            s.badge.console("nap")
+            asleep = await s.event(lambda e: e.get("state") == "deep sleep", first["n"])
+            again = await s.trace("booted", asleep["n"], cause="4", kept="1")
+            assert again["at"] - asleep["at"] > 0.3
+
+    run(story)
+
+
+def test_a_badge_that_is_woken_while_it_falls_asleep_starts_whole() -> None:
+    async def story() -> None:
+        async with stage() as s:
+            first = await s.trace("booted")
+            real = Child.kill
+
+            async def slowly(child: Child) -> None:
+                await real(child)
+                await asyncio.sleep(1.0)  # as on a machine that sees its end late
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Child, "kill", slowly)
+                s.badge.console("sleep")
+                asleep = await s.event(lambda e: e.get("state") == "deep sleep", first["n"])
+                await s.badge.do({"do": "press"})
+                again = await s.trace("booted", asleep["n"], cause="4", kept="1")
+            await s.badge.do({"do": "press"})
+            await s.trace("pin", again["n"], level="0")  # its wires are connected
 
     run(story)
 

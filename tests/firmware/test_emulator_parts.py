@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import math
 import struct
+import time
 import wave
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,70 @@ def test_patterns_are_named_by_the_motor_and_not_by_what_the_firmware_claims() -
         felt = [event["pattern"] for event in bus.history if event["type"] == "haptic"]
         assert felt == [*patterns.TABLE, "unknown"]
         haptics.stop()
+
+    asyncio.run(story())
+
+
+def test_pulses_that_this_machine_made_longer_are_the_pattern_that_the_firmware_says_and_nothing_else_is() -> None:
+    def named(said: str, pulses: list[tuple[int, int]]) -> str:
+        link, bus = ChildLink(), Bus()
+        haptics = Haptics(link, bus, pin=10)
+
+        async def story() -> None:
+            at = 1_000_000
+            haptics.playing(said)
+            for on_ms, off_ms in pulses:
+                link.handlers["M"](struct.pack(">BHQ", 10, 65535, at))
+                at += on_ms * 1000
+                link.handlers["M"](struct.pack(">BHQ", 10, 0, at))
+                at += off_ms * 1000
+            haptics.stop()
+
+        asyncio.run(story())
+        felt = [event for event in bus.history if event["type"] == "haptic"]
+        assert felt[0]["pulses"][0] == (pulses[0][0], pulses[0][1] if len(pulses) > 1 else 0)
+        return "+".join(event["pattern"] for event in felt)
+
+    checked_in = patterns.CHECKED_IN
+    assert named(checked_in, [(91, 110), (92, 0)]) == checked_in
+    assert named(checked_in, [(300, 110), (92, 0)]) == checked_in
+    assert named(checked_in, [(351, 150), (352, 0)]) == checked_in, "else it would be station_has_it"
+    assert named(checked_in, [(90, 2000), (92, 0)]) == checked_in, "and else it would be felt as two presses"
+    # what the motor did not do was not felt, whatever is said
+    assert named(checked_in, [(91, 0)]) == patterns.PRESSED
+    assert named(checked_in, [(91, 110), (92, 110), (92, 0)]) == patterns.BATTERY_LOW
+    assert named(patterns.STATION_HAS_IT, [(91, 150), (92, 0)]) == checked_in
+    assert named(patterns.TEST_FAILED, [(350, 300), (700, 0)]) == "unknown"
+
+
+def test_a_pattern_ends_where_the_next_is_said_to_begin() -> None:
+    async def story() -> None:
+        link, bus = ChildLink(), Bus()
+        haptics = Haptics(link, bus, pin=10)
+        for name, at in ((patterns.CHECKED_IN, 1_000_000), (patterns.PRESSED, 1_800_000)):
+            haptics.playing(name)
+            link.handlers["M"](struct.pack(">BHQ", 10, 65535, at))
+            link.handlers["M"](struct.pack(">BHQ", 10, 0, at + 90_000))
+        haptics.stop()
+        assert [e["pattern"] for e in bus.history if e["type"] == "haptic"] == [patterns.PRESSED, patterns.PRESSED]
+
+    asyncio.run(story())
+
+
+def test_a_hand_on_a_machine_that_was_late_makes_no_press_shorter() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        edges: list[tuple[float, bool]] = []
+
+        def press(_button: str, pressed: bool) -> None:
+            if not edges:
+                time.sleep(0.4)  # nothing runs
+            edges.append((loop.time(), pressed))
+
+        await Hand(press).do(steps("presses", {"count": 2}))
+        lengths = [later[0] - earlier[0] for earlier, later in pairwise(edges)]
+        assert [pressed for _, pressed in edges] == [True, False] * 2
+        assert all(length >= least for length, least in zip(lengths, (0.119, 0.179, 0.119), strict=True)), lengths
 
     asyncio.run(story())
 

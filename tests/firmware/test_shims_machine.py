@@ -103,6 +103,32 @@ while count < 20:
     run(story)
 
 
+def test_an_edge_is_handled_with_its_own_time_and_level_however_late() -> None:
+    async def story() -> None:
+        async with bench() as b:
+            b.board.set_pin(4, 1)
+            await b.start(
+                WAIT
+                + PIN
+                + """
+edges = []
+button.irq(lambda pin: edges.append((time.ticks_ms(), pin.value())))
+print("ready")
+while len(edges) < 2:
+    wait(1)
+print(time.ticks_diff(edges[1][0], edges[0][0]), [level for _, level in edges], button.value())
+print(time.ticks_diff(time.ticks_ms(), edges[0][0]) >= 400)
+"""
+            )
+            await b.until("ready")
+            # as by a process that had no processor meanwhile: pressed for 150 ms, and it sees both at once
+            b.pin(4, 0, ago_us=400_000)
+            b.pin(4, 1, ago_us=250_000)
+            assert await b.end() == ["ready", "150 [0, 1] 1", "True"]
+
+    run(story)
+
+
 def test_the_motor_and_outputs_are_told_with_their_time() -> None:
     async def story() -> None:
         async with bench() as b:

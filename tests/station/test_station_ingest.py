@@ -14,7 +14,7 @@ from station_world import World
 from protocol import downlink, events, ident, kinds, relay
 from protocol.answer import open_answer
 from protocol.beacon import Group
-from station import alarms
+from station import alarms, views
 from station.ingest.dispatch import take
 from station.model import Alarm, BadgeEvent, Supervision
 
@@ -39,6 +39,32 @@ def test_an_sos_is_committed_and_its_receipt_says_so_to_hub_and_badge(world: Wor
     (receipt,) = [m for m in world.down(hub) if m.type == relay.RECEIPT]
     assert relay.unpack_receipt(receipt.payload)[:2] == (badge.number, sos.ident)
     assert _receipts(world, hub, badge) == [(sos.ident, sos.ident, kinds.RECEIVED, 0)]
+
+
+@pytest.mark.parametrize("first", ["report", "alarm"])
+@pytest.mark.parametrize("sent", [2, 0])
+def test_that_people_were_told_by_message_is_in_the_timeline_in_whatever_order_it_comes(
+    world: World, first: str, sent: int
+) -> None:
+    badge, hub = world.badge(), world.hub()
+    world.hub()
+    sos = badge.event(kinds.SOS, age_ms=40_000)
+    told = relay.pack_second_path(badge.number, sos.ident, relay.PERHAPS_TWICE, 2, sent, 15_200)
+
+    def say(what: str) -> None:
+        world.say(
+            hub, hub.event(badge, sos, held_ms=40_000) if what == "alarm" else hub.up(relay.SECOND_PATH, told, 24_000)
+        )
+
+    for what in (first, "alarm", "report", "alarm"):  # some again: nobody knows what of it arrived
+        say(what)
+    world.say(hub, hub.beacon(badge, sos))
+    (alarm,) = world.alarms()
+    with world.core.read() as db:
+        (line,) = [e for e in views.timeline(db, alarm["id"]) if e["what"] == "second_path"]
+    assert f"{sent} of 2 agreed numbers, after 15 s without an answer, perhaps twice" in line["text"]
+    assert line["at"] == pytest.approx(world.clock.now() - 24, abs=0.01)
+    assert alarm["via"] == ("second_path" if sent else "connection")
 
 
 def test_a_receipt_echoes_the_uplink_that_it_answers_and_numbers_only_grow(world: World) -> None:

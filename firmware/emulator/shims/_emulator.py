@@ -32,6 +32,7 @@ slots = None  # memory of the application partitions and the number of the one t
 handlers = {}
 zero = 0
 noisy = False  # the radio is on
+edge = 0  # while a pin's handler runs: when its edge was, us
 
 _HEAD = 3
 _RX = 0  # offsets in the scratch memory

@@ -4,7 +4,6 @@
 import struct
 
 import _emulator
-import micropython
 import utime as time
 from micropython import const
 
@@ -67,6 +66,8 @@ class Pin:
 
     def value(self, level=None):
         if level is None:
+            if _emulator.edge:  # in the handler of an edge: as it was then
+                return _levels[self.id]
             return _emulator.board[_emulator.PINS + self.id]
         if self._output:
             level = 1 if level else 0
@@ -90,12 +91,16 @@ class Pin:
         return "Pin(%d)" % self.id
 
 
+_levels = bytearray(_emulator.board[_emulator.PINS : _emulator.PINS + _PINS])  # as far as edges have been handled
 _late = 0  # interrupts in a row that waited behind another because nobody had time
 _looked = 0  # when the latest was handled
 
 
 def _on_pin(rx, n):
+    # The handler sees time and levels of the edge itself. On the board it is there within a millisecond; here whoever
+    # had no processor for a while finds several at once, and a press would be as short as the time between two of them.
     global _late, _looked
+    _levels[rx[0]] = rx[1]
     now = time.ticks_us()
     waited = (now - struct.unpack_from(">I", rx, 2)[0]) & 0xFFFFFFFF
     # one that happened after the one before it was handled had the queue to itself: only this machine was slow
@@ -105,10 +110,11 @@ def _on_pin(rx, n):
         return  # the board's queue had long been full
     pin = Pin._all.get(rx[0])
     if pin is not None and pin._trigger & (1 if rx[1] else 2):
+        _emulator.edge = now - waited
         try:
-            micropython.schedule(pin._handler, pin)
-        except RuntimeError:
-            pass  # the queue is full: the interrupt is lost, as on the board
+            pin._handler(pin)
+        finally:
+            _emulator.edge = 0
 
 
 _emulator.handlers[112] = _on_pin  # 'p'

@@ -11,11 +11,11 @@ _HALF = const(1 << 29)
 
 
 def ticks_ms():
-    return (utime.ticks_us() - _emulator.zero) // 1000 & _MASK
+    return ((_emulator.edge or utime.ticks_us()) - _emulator.zero) // 1000 & _MASK
 
 
 def ticks_us():
-    return utime.ticks_us() - _emulator.zero & _MASK
+    return (_emulator.edge or utime.ticks_us()) - _emulator.zero & _MASK
 
 
 ticks_cpu = ticks_us

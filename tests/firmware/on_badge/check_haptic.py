@@ -134,3 +134,24 @@ def test_a_busy_badge_shortens_no_pulse():
     for i in range(len(wanted)):
         assert 0 <= lengths[i] - wanted[i] <= 80, lengths
     assert felt(machine.motor) == [patterns.OPERATOR_WITH_YOU]
+
+
+def test_two_patterns_never_run_together_however_late_the_last_pulse_ends():
+    machine.motor.clear()
+    haptic = Haptic(10, 20000, 65535)
+
+    async def story():
+        playing = asyncio.create_task(haptic.run(lambda: None))
+        haptic.play(patterns.PRESSED)
+        haptic.play(patterns.STATION_HAS_IT)
+        while not machine.motor:
+            await asyncio.sleep_ms(1)
+        time.sleep_ms(400)  # something holds the badge while the motor is on
+        while not haptic.idle:
+            await asyncio.sleep_ms(5)
+        playing.cancel()
+
+    asyncio.run(story())
+    assert len(machine.motor) == 6, machine.motor
+    assert machine.motor[1][0] - machine.motor[0][0] >= 400
+    assert machine.motor[2][0] - machine.motor[1][0] >= patterns.GAP_MS, machine.motor
