@@ -186,6 +186,17 @@ def test_a_modem_that_does_not_ask_for_the_text_is_left_as_it_was_found(
     assert [text for _, text in emulated.sent] == ["y"]
 
 
+def test_a_sim_of_which_the_modem_says_nothing_is_asked_again_soon(
+    emulated: modem_emulator.Modem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as silent:
+        silent.setattr(Modem, "_pin_state", lambda _self: modems.SAYS_NOTHING)
+        with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match="does not say how") as caught:
+            modem.check()
+    assert not caught.value.lasting, "nobody need unlock anything"
+    send(emulated, "x")
+
+
 def test_a_modem_that_dies_in_the_middle_may_have_sent_the_message(
     emulated: modem_emulator.Modem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
