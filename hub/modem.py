@@ -24,6 +24,7 @@ logger = logging.getLogger("hub.modem")
 REFUSED = "sim-pin-refused"  # in the hub's folder
 ANSWER_S = 3.0  # for an ordinary command
 PIN_S = 20.0  # a SIM that was just unlocked needs seconds until it is ready
+SAYS_NOTHING = "nothing"
 SEND_S = 60.0  # until the network has taken a message: 27.005 gives no limit, modems give up after a minute
 WEAK = 5  # of 31 (AT+CSQ): -103 dBm; below it messages are often refused
 REGISTERED = {1: "home network", 5: "roaming", 6: "home network, text only", 7: "roaming, text only"}
@@ -160,6 +161,8 @@ class Modem:
         if state == "READY":
             self._sim.open()
             return
+        if state == SAYS_NOTHING:  # nothing for a technician's hand: it may well say more the next time
+            raise ModemFailed(f"{self._name}: does not say how it stands with its SIM")
         raise ModemFailed(f"the SIM says {state}: unlock it in a telephone first", True)
 
     def _give_pin(self) -> None:
@@ -198,7 +201,7 @@ class Modem:
             lines = self.command("AT+CPIN?")
         except ModemFailed as problem:
             raise ModemFailed(f"{self._name}: no SIM, or it is not read ({problem})", said=problem.said) from problem
-        return next((line.partition(":")[2].strip() for line in lines if line.startswith("+CPIN:")), "nothing")
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("+CPIN:")), SAYS_NOTHING)
 
     def _network(self) -> str:
         said = "unknown"

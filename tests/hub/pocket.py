@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neighbours import Gate, broker, until
+from neighbours import GUARD_S, Gate, broker, until
 from pocket_hub import ADVERT, ANSWERED, CLOCK, DIAL, DISK, FRAME, HANG_UP, VALUE
 from sqlalchemy import func, select
 
@@ -60,6 +60,7 @@ class Badge:
         self.session: BadgeLink | None = None
         self.say: Callable[[int, int, bytes], None] | None = None
         self.resends = True
+        self.alarm = b""
         self._shown: tuple[int, int] | None = None
         self._rotated = 0.0
         self._beacon = b""
@@ -79,7 +80,7 @@ class Badge:
         name = ident.pack(self.boot, self.seq)
         self.raised[name] = self.unheld[name] = (kind, time.monotonic())
         if kind in kinds.ALARMS:
-            self.kind = kind
+            self.kind, self.alarm = kind, name
         self.tell()
         return name
 
@@ -160,7 +161,8 @@ class Badge:
                     self.receipted.add(name)
                     if not flags & downlink.BY_BEACON:
                         self.unheld.pop(name, None)
-                    self.kind = kinds.STATUS
+                    if name >= self.alarm:  # an earlier event's may be late
+                        self.kind = kinds.STATUS
         self.flush()
 
     def flush(self) -> None:
@@ -237,7 +239,7 @@ class Pocket:
         self.config = self.folder / "hub.toml"
         self.config.write_text(
             f'[hub]\nname = "pocket"\ndir = "hub"\n[radio]\nair = "pocket:1"\n[mqtt]\nport = {self.gate.port}\n'
-            f'version = "5"\n[station]\nkey = "{self.station.vault.public_key.hex()}"\n{self._extra}'
+            f'keepalive = 30\nversion = "5"\n[station]\nkey = "{self.station.vault.public_key.hex()}"\n{self._extra}'
         )
         self._zygote = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -250,11 +252,11 @@ class Pocket:
         assert await self._zygote.stdout.readline() == b"ready\n"
         self._tasks = [asyncio.create_task(self._advertise()), asyncio.create_task(self._repeat())]
         await self.start_hub()
-        await until(lambda: (self.folder / "hub/identity.json").exists(), 5, "an identity")
+        await until(lambda: (self.folder / "hub/identity.json").exists(), what="an identity")
         status = await self.status()
-        await until(lambda: self._accept(status["hub_id"]), 10, "its hello")
-        await until(lambda: all(badge.established for badge in self.badges), 10, "sessions")
-        await until(self._keys_stored, 10, "its keys on disk: whoever kills it next counts on them")
+        await until(lambda: self._accept(status["hub_id"]), what="its hello")
+        await until(lambda: all(badge.established for badge in self.badges), what="sessions")
+        await until(self._keys_stored, what="its keys on disk: whoever kills it next counts on them")
 
     def _keys_stored(self) -> bool:
         stored = self.folder / "hub/keys.json"
@@ -313,12 +315,16 @@ class Pocket:
 
     async def kill(self, number: int = signal.SIGKILL) -> None:
         """End a life, if it has not ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-        async with asyncio.timeout(10):
+        self._signal(number)
+        async with asyncio.timeout(GUARD_S):
             await self.died.wait()
         # what it had said before it died is heard
-        await until(lambda: self._writer is None, 5, "the end of its radio")
+        await until(lambda: self._writer is None, what="the end of its radio")
+
+    def _signal(self, number: int) -> None:
+        if self.pid and not self.died.is_set():  # or its number may be somebody else's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def move_clock(self, seconds: float) -> None:
         """Later, for the hub, at once."""
@@ -331,7 +337,7 @@ class Pocket:
 
     async def status(self) -> dict[str, Any]:
         """What a technician would see."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + GUARD_S
         while True:
             try:
                 return await asyncio.to_thread(control.ask, self.folder / "hub/hub.sock")
@@ -341,7 +347,7 @@ class Pocket:
 
     async def until_status(self, true: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Wait for something that the hub says of itself."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + GUARD_S
         while not true(status := await self.status()):
             assert time.monotonic() < end, f"{what}: {status}"
             await asyncio.sleep(0.05)
@@ -351,12 +357,11 @@ class Pocket:
         """The end."""
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(ProcessLookupError, TimeoutError):
-            os.kill(self.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await self.died.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         if self._zygote is not None:
             self._zygote.kill()
             await self._zygote.wait()
@@ -388,9 +393,10 @@ class Pocket:
                     badge.session = None
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
-        for badge in self.badges:
-            badge.session = badge.say = None
-        self._writer = None
+        if self._writer is writer:  # another hub may have come meanwhile
+            for badge in self.badges:
+                badge.session = badge.say = None
+            self._writer = None
         writer.close()
 
     async def _advertise(self) -> None:

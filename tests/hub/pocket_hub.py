@@ -121,7 +121,7 @@ def arm(point: str, nth: int) -> None:
 
 def sabotage(how: str) -> None:
     """Put a defect into the hub that the kill test must find."""
-    if how == "held_early":  # the badge is told before the event is on disk, which is slow
+    if how == "held_early":  # the badge is told before the event is on disk, which takes longer than this life
         real_take, real_apply = Keeper.take, Outbox.apply
 
         def take(keeper: Keeper, *args: Any) -> Any:
@@ -130,7 +130,7 @@ def sabotage(how: str) -> None:
             return row
 
         def apply(box: Outbox, *args: Any) -> None:
-            time.sleep(0.2)
+            time.sleep(3600)
             real_apply(box, *args)
 
         setattr(Keeper, "take", take)  # noqa: B010

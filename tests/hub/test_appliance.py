@@ -27,6 +27,8 @@ TOP = Path(__file__).parents[2]
 UNIT = TOP / "deploy/systemd/tocsin-hub.service"
 BLUETOOTH = TOP / "deploy/systemd/bluetooth.service.d/tocsin.conf"
 KEY = "ab" * 32
+START_S = 90.0  # a start imports much, on a machine that does other things (drill.processes.START_S)
+SOON_S = 9.5  # systemd kills after ten
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------
@@ -106,18 +108,21 @@ def test_the_watchdog_is_fed_only_while_the_loops_go_round(tmp_path: Path) -> No
         nonlocal now
         notifier.beat("sender")
         task = asyncio.create_task(notifier.run(lambda: "all is well"))
-        await asyncio.sleep(0.1)
-        said = systemd.heard()
+        said: list[str] = []
+
+        def fed() -> bool:
+            said.extend(systemd.heard())
+            return said.count("WATCHDOG=1") >= 2
+
+        await until(fed)
         assert "STATUS=all is well" in said
-        assert said.count("WATCHDOG=1") >= 2
         now = STALE_S + 1
         await asyncio.sleep(0.1)
         systemd.heard()
         await asyncio.sleep(0.1)
         assert "WATCHDOG=1" not in systemd.heard(), "a loop is stuck: systemd starts the hub again"
         notifier.beat("sender")
-        await asyncio.sleep(0.1)
-        assert "WATCHDOG=1" in systemd.heard()
+        await until(lambda: "WATCHDOG=1" in systemd.heard())
         task.cancel()
         await asyncio.wait({task})
 
@@ -148,13 +153,12 @@ def test_a_hub_without_radio_is_ready_for_systemd_feeds_its_watchdog_and_says_go
 
         def enough() -> bool:
             said.extend(systemd.heard())
-            return said.count("WATCHDOG=1") >= 3
+            told = any("no radio" in line and "no broker" in line for line in said)
+            return said.count("WATCHDOG=1") >= 3 and "READY=1" in said and told
 
-        await until(enough, 10)
-        assert "READY=1" in said
-        assert any("no radio" in line and "no broker" in line for line in said)
+        await until(enough, START_S)
         process.terminate()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON_S):
             await process.wait()
         assert "STOPPING=1" in systemd.heard()
 
@@ -310,8 +314,11 @@ def test_the_running_hub_answers_ready_and_gives_its_figures_and_a_self_test_car
         async with pocket(tmp_path, 1, f"[metrics]\nport = {port}\n") as chain:
             badge = chain.badges[0]
             name = badge.raise_event(kinds.TEST)
-            await until(lambda: name in badge.receipted, 10)
+            await until(lambda: name in badge.receipted)
             await chain.settled()
+            await chain.until_status(
+                lambda s: s["station_answers"] and s["badges"]["1"]["state"] == "established", "all is well again"
+            )
             status = await asyncio.to_thread(cli.main, ["ready", "--config", str(chain.config), "--badge", "1"])
             said = capsys.readouterr().out
             assert "ok  station: answers" in said

@@ -80,7 +80,7 @@ async def stolen(chain: Pocket) -> Loot:
     names = [badge.raise_event(kind) for kind in (kinds.SOS, kinds.CHECK_IN)]
     for index in range(12):
         badge.speak(1, index)
-    await until(lambda: set(names) <= badge.held and len(badge.acked) == 12, 10, "held")
+    await until(lambda: set(names) <= badge.held and len(badge.acked) == 12, what="held")
     await chain.kill()
     return Loot(chain.folder / "hub")
 

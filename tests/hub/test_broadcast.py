@@ -178,7 +178,7 @@ def test_bluez_is_given_a_broadcast_with_the_answer_in_it(tmp_path: Path) -> Non
         async with bluez(tmp_path) as (fake, address):
             advertiser = await BluezAdvertiser.open("hci1", address)
             await advertiser.show(answer(1))
-            await until(lambda: fake.data, 3)
+            await until(lambda: fake.data)
             assert fake.data["Type"] == "broadcast"
             assert {number: bytes(v.value) for number, v in fake.data["ManufacturerData"].items()} == {
                 COMPANY: answer(1)

@@ -20,7 +20,7 @@ from bumble import core, hci
 from bumble.device import Device
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.host import Host
-from neighbours import free_port, until
+from neighbours import GUARD_S, free_port, until
 
 from firmware.emulator.air.client import open_hci
 from hub.bumble_backend import Radio
@@ -87,7 +87,7 @@ class Peripheral:
 async def find(radio: Radio) -> tuple[BLEDevice, AdvertisementData]:
     heard: asyncio.Queue[tuple[BLEDevice, AdvertisementData]] = asyncio.Queue()
     async with BleakScanner(lambda device, data: heard.put_nowait((device, data)), backend=radio.scanner):
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(GUARD_S):
             return await heard.get()
 
 
@@ -96,7 +96,7 @@ def client(radio: Radio, device: BLEDevice | str, gone: list[str] | None = None,
         device,
         lambda _client: gone.append("gone") if gone is not None else None,
         backend=radio.client,
-        **{"timeout": 2.0, **options},
+        **{"timeout": 20.0, **options},
     )
 
 
@@ -113,7 +113,7 @@ def test_it_is_bleak_scan_connect_read_write_notify_disconnect() -> None:
                 c = client(radio, device, gone, **options)
                 started = time.monotonic()
                 await c.connect()
-                assert time.monotonic() - started < 1.5
+                assert time.monotonic() - started < 6, "at once, but for a machine that stalls"
                 assert c.mtu_size == 247
                 with pytest.raises(BleakError, match="already connected"):
                     await c.connect()
@@ -124,7 +124,7 @@ def test_it_is_bleak_scan_connect_read_write_notify_disconnect() -> None:
                 assert peripheral.written[-2:] == [b"x" * 244, b"answered"]
                 for number in range(20):
                     await peripheral.device.notify_subscribers(peripheral.tx, bytes([number]) * 244)
-                await until(lambda to=values: len(to) == 20, 3)  # type: ignore[misc]
+                await until(lambda to=values: len(to) == 20)  # type: ignore[misc]
                 assert [value[0] for value in values] == list(range(20))
                 assert await c.read_gatt_char(OTHER) == b"readable"
                 with pytest.raises(BleakGATTProtocolError):
@@ -191,7 +191,7 @@ def test_who_stops_connecting_in_the_instant_of_the_answer_leaves_neither_connec
         if instead is not None:
             await asyncio.sleep(0.05)
             radio.device.emit(event, instead)
-        await asyncio.wait({connecting}, timeout=5)
+        await asyncio.wait({connecting}, timeout=GUARD_S)
         return connecting
 
     async def story() -> None:
@@ -236,16 +236,15 @@ def test_the_hubs_radio_comes_back_with_the_air() -> None:
         heard: list[float] = []
         radio = HubRadio(None, f"127.0.0.1:{port}", "hub:test", lambda *_: heard.append(time.monotonic()))
         task = asyncio.create_task(radio.run())
-        await asyncio.sleep(0.1)
-        assert radio.problem
+        await until(lambda: radio.problem)
         for _ in range(2):
             async with air_process(port):
-                await until(lambda: radio.usable, 5)
+                await until(lambda: radio.usable)
                 peripheral = await Peripheral().join(port)
                 known = len(heard)
-                await until(lambda known=known: len(heard) > known, 3)  # type: ignore[misc]
+                await until(lambda known=known: len(heard) > known)  # type: ignore[misc]
                 assert radio.problem == ""
-            await until(lambda: not radio.usable, 3)
+            await until(lambda: not radio.usable)
             with pytest.raises(BleakError, match="gone"):
                 radio.connection(BLEDevice("x", None, None), lambda: None)
             del peripheral

@@ -58,22 +58,22 @@ def test_a_hub_starts_sends_and_keeps_its_promises_with_any_byte_of_the_facts_wr
         badge = chain.badges[0]
         chain.gate.close()
         raised = [badge.raise_event(kind) for kind in (kinds.SOS, *[kinds.CHECK_IN] * len(DAMAGES), kinds.LANYARD)]
-        await until(lambda: set(raised) <= badge.held, 10, "held, and so forgotten by the badge")
+        await until(lambda: set(raised) <= badge.held, what="held, and so forgotten by the badge")
         badge.kind = kinds.STATUS
         await chain.kill()
         damage(tmp_path / "hub/outbox.db")
         await chain.start_hub()
-        await until(lambda: badge.established, 10, "a session: the hub has started")
+        await until(lambda: badge.established, what="a session: the hub has started")
         later = badge.raise_event(kinds.CHECK_IN)
-        await until(lambda: later in badge.held, 10, "it promises as before")
+        await until(lambda: later in badge.held, what="it promises as before")
         assert (await chain.status())["disk"] == "ok"
         if with_modem:
             chain.move_clock(16)
-            await until(lambda: modem.sent, 10, "a message without the place")
+            await until(lambda: modem.sent, what="a message without the place")
             assert "SOS" in modem.sent[0][1]
             assert "Place unknown." in modem.sent[0][1]
         chain.gate.open = True
-        await until(lambda: {*raised, later} <= badge.receipted, 10, "everything is at the station")
+        await until(lambda: {*raised, later} <= badge.receipted, what="everything is at the station")
         assert (await chain.settled()).clean
 
     async def run() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kill_runs import runs
-from neighbours import until
+from neighbours import on_disk, until
 from pocket import Pocket, pocket
 from pocket_hub import NAMES
 
@@ -45,11 +45,11 @@ async def _found_out(chain: Pocket, sabotage: str) -> None:
     else:
         chain.station.bus._arrived = lambda arrived: None  # it loses what the broker gives it
     await chain.start_hub(sabotage=sabotage)
-    await until(lambda: badge.established, 5, "a session")
+    await until(lambda: badge.established, what="a session")
     alarm = badge.raise_event(kinds.SOS)
-    await until(lambda: alarm in badge.held, 5, "a promise")
+    await until(lambda: alarm in badge.held, what="a promise")
     if sabotage != "held_early":
-        await asyncio.sleep(0.5)
+        await until(lambda: alarm not in on_disk(chain.folder / "hub/outbox.db"), what="deleted by its PUBACK")
     chain.gate.close()
     await chain.kill()
     chain.station.bus._arrived = chain.station.worker.put

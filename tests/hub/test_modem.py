@@ -23,9 +23,7 @@ from hub.simpin import UNANSWERED_MAX, SimPin
 
 
 @pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[modem_emulator.Modem]:
-    monkeypatch.setattr(modems, "ANSWER_S", 0.5)
-    monkeypatch.setattr(modems, "SEND_S", 1.0)
+def emulated() -> Iterator[modem_emulator.Modem]:
     made = modem_emulator.Modem()
     yield made
     made.close()
@@ -89,12 +87,13 @@ def test_a_sim_with_a_pin_is_unlocked_once_and_a_wrong_pin_is_never_tried_again(
 def test_a_modem_that_goes_away_or_is_busy_while_it_is_given_the_right_pin_is_given_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
-    monkeypatch.setattr(modems, "PIN_S", 0.5)
     link, remembered = tmp_path / "modem", tmp_path / "refused"
     emulated = modem_emulator.Modem(link)
     emulated.pin, emulated.pin_answers = "1234", [answer]
-    with Modem(str(link), pin="1234", refused=remembered) as modem, pytest.raises(ModemFailed) as caught:
-        modem.check()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(modems, "PIN_S", 0.5)
+        with Modem(str(link), pin="1234", refused=remembered) as modem, pytest.raises(ModemFailed) as caught:
+            modem.check()
     assert not caught.value.lasting
     if answer == GONE:
         emulated.close()
@@ -122,14 +121,15 @@ def test_a_sim_that_is_busy_for_long_is_asked_until_it_is_not(emulated: modem_em
 def test_a_wrong_pin_of_which_the_modem_says_nothing_clear_locks_no_sim(
     emulated: modem_emulator.Modem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, disk: bool
 ) -> None:
-    monkeypatch.setattr(modems, "PIN_S", 0.3)
     remembered = tmp_path / ("refused" if disk else "no/such/folder")
     emulated.pin, emulated.pin_wrong = "1234", says
     one = Modem(emulated.port, pin="9999", refused=remembered)
     for _ in range(4):  # a hub that is started again and again; without a disk, one that only tries again and again
         modem = Modem(emulated.port, pin="9999", refused=remembered) if disk else one
-        with modem, pytest.raises(ModemFailed) as caught:
-            modem.check()
+        with monkeypatch.context() as impatient:
+            impatient.setattr(modems, "PIN_S", 0.3)
+            with modem, pytest.raises(ModemFailed) as caught:
+                modem.check()
     assert emulated.pin_tries == 1, "one is left to a person"
     assert "unlock it in a telephone" in str(caught.value)
     assert caught.value.lasting
@@ -173,17 +173,35 @@ def test_a_message_that_the_network_refuses_is_a_failure(emulated: modem_emulato
     assert len(emulated.sent) == 1
 
 
-def test_a_modem_that_does_not_ask_for_the_text_is_left_as_it_was_found(emulated: modem_emulator.Modem) -> None:
+def test_a_modem_that_does_not_ask_for_the_text_is_left_as_it_was_found(
+    emulated: modem_emulator.Modem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     emulated.without_prompt = True
-    with pytest.raises(ModemFailed, match="does not ask for the text"):
-        send(emulated, "x")
+    with monkeypatch.context() as impatient:
+        impatient.setattr(modems, "ANSWER_S", 0.5)
+        with pytest.raises(ModemFailed, match="does not ask for the text"):
+            send(emulated, "x")
     emulated.without_prompt = False
     send(emulated, "y")
     assert [text for _, text in emulated.sent] == ["y"]
 
 
-def test_a_modem_that_dies_in_the_middle_may_have_sent_the_message(emulated: modem_emulator.Modem) -> None:
-    emulated.slow_s = 2
+def test_a_sim_of_which_the_modem_says_nothing_is_asked_again_soon(
+    emulated: modem_emulator.Modem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as silent:
+        silent.setattr(Modem, "_pin_state", lambda _self: modems.SAYS_NOTHING)
+        with Modem(emulated.port) as modem, pytest.raises(ModemFailed, match="does not say how") as caught:
+            modem.check()
+    assert not caught.value.lasting, "nobody need unlock anything"
+    send(emulated, "x")
+
+
+def test_a_modem_that_dies_in_the_middle_may_have_sent_the_message(
+    emulated: modem_emulator.Modem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modems, "SEND_S", 1.0)
+    emulated.slow_s = 30
     with pytest.raises(ModemFailed, match=r"does not say .* whether the network took the message") as caught:
         send(emulated, "x")
     assert caught.value.perhaps

@@ -18,6 +18,7 @@ from neighbours import until
 from pocket import Pocket, free_of_errors, pocket
 
 import station.ingest.worker as ingest
+from hub.app import DEAF_MS
 from hub.outbox import Row
 from hub.queue import ROWS_MAX, Queue
 from protocol import kinds, relay
@@ -28,23 +29,22 @@ HOUR = 3600.0
 def test_four_hours_without_uplink_and_a_moved_clock_lose_no_event_no_sound_and_no_time(tmp_path: Path) -> None:
     async def story(chain: Pocket) -> None:
         badge = chain.badges[0]
-        started = time.time()
         chain.gate.close()
-        raised: list[tuple[bytes, int, float]] = []  # which, kind, hours before the end
+        raised: list[tuple[bytes, int, float]] = []  # which, kind, when by the clock at the end
         for hours, kind in ((4, kinds.VISIT_START), (3, kinds.BATTERY), (2, kinds.SOS), (1, kinds.LANYARD)):
             badge.kind = kinds.STATUS
             name = badge.raise_event(kind)
             for index in range(4):
                 badge.speak(hours, index)
-            raised.append((name, kind, float(hours)))
-            await until(lambda name=name: name in badge.held, 5, "held")  # type: ignore[misc]
-            await until(lambda: not badge.unacked, 5, "sound held")
+            raised.append((name, kind, time.time() - hours * HOUR))
+            await until(lambda name=name: name in badge.held, what="held")  # type: ignore[misc]
+            await until(lambda: not badge.unacked, what="sound held")
             if hours == 2:
                 await chain.kill()  # a restart on the way changes nothing
             chain.move_clock(HOUR)
             if hours == 2:
                 await chain.start_hub()
-                await until(lambda: badge.established, 5, "a session again")
+                await until(lambda: badge.established, what="a session again")
         chain.gate.open = True
         tally = await chain.settled()
         assert tally.clean, tally
@@ -53,8 +53,7 @@ def test_four_hours_without_uplink_and_a_moved_clock_lose_no_event_no_sound_and_
         order = [row.kind for row in chain.rows() if row.ident in {name for name, _, _ in raised}]
         assert order[:2] == [kinds.SOS, kinds.LANYARD], "alarms first, the older one before"
         assert order[2:] == [kinds.VISIT_START, kinds.BATTERY]
-        for name, _, before in raised:
-            was = started - before * HOUR
+        for name, _, was in raised:
             assert abs(rows[name].raised_at - was) < 15, "when it happened, by the station's clock"
             assert not rows[name].uncertain
 
@@ -73,11 +72,11 @@ def test_a_wrong_wall_clock_changes_no_time_at_the_station(tmp_path: Path) -> No
             chain.config.write_text(chain.config.read_text().replace("[hub]\n", "[hub]\nclock_offset = -86400\n"))
             await chain.start_hub()
             badge = chain.badges[0]
-            await until(lambda: badge.established, 5, "a session")
-            name = badge.raise_event(kinds.SOS)
+            await until(lambda: badge.established, what="a session")
+            name, was = badge.raise_event(kinds.SOS), time.time()
             assert (await chain.settled()).clean
             row = next(row for row in chain.rows() if row.ident == name)
-            assert abs(row.raised_at - time.time()) < 10
+            assert abs(row.raised_at - was) < 10
 
     asyncio.run(run())
 
@@ -93,11 +92,11 @@ def test_a_disk_that_takes_nothing_stops_no_alarm_and_no_badge_is_told_held(tmp_
             assert alarm not in badge.held
             assert status["queue"] >= 1, "kept in memory"
             chain.gate.open = True
-            await until(lambda: alarm in badge.receipted, 10, "sent from memory, and answered")
+            await until(lambda: alarm in badge.receipted, what="sent from memory, and answered")
             assert alarm not in badge.held, "never claimed"
             chain.fill_disk(False)
             later = badge.raise_event(kinds.CHECK_IN)
-            await until(lambda: later in badge.held or later in badge.receipted, 10, "as before")
+            await until(lambda: later in badge.held or later in badge.receipted, what="as before")
             assert (await chain.settled()).clean
 
     asyncio.run(run())
@@ -147,6 +146,10 @@ async def main():
             await asyncio.sleep(0.1)
         if spool.problem:
             break
+    for _ in range(300):
+        if spool.problem:
+            break
+        await asyncio.sleep(0.1)
     filled = spool.problem
     # and somebody else the rest
     with contextlib_suppress(), (folder / "else").open("wb") as other:
@@ -156,7 +159,10 @@ async def main():
     for number in range(1, 301):
         keeper.take(1, number.to_bytes(8, "big"), relay.EVENT, kinds.SOS, bytes(80), "{}")
         await asyncio.sleep(0.001)
-    await asyncio.sleep(1.0)
+    for _ in range(300):
+        if len(held) == 300:
+            break
+        await asyncio.sleep(0.1)
     before = spool.waiting()
     spool.received(1, b"bootbo", 2, 0, bytes(230))
     await asyncio.sleep(0.3)
@@ -226,20 +232,29 @@ def test_a_broker_through_which_no_alarm_is_answered_is_left_though_all_else_is(
         chain.config.write_text(text.replace("[mqtt]\n", f'[mqtt]\nfallback = "127.0.0.1:{chain.broker_port}"\n'))
         await chain.start_hub()
         badge = chain.badges[0]
-        await until(lambda: badge.established, 10, "a session")
+        await until(lambda: badge.established, what="a session")
+        begun = time.monotonic() + chain.moved_ms / 1000
+
+        def gone() -> float:
+            """Seconds by the hub's clock; a machine that stalls has its part in them."""
+            return time.monotonic() + chain.moved_ms / 1000 - begun
+
         alarm = badge.raise_event(kinds.SOS)
-        await until(lambda: alarm in badge.held, 10, "held")
-        for _ in range(6):
-            assert (await chain.status())["broker"]["connections"] == 1
-            chain.move_clock(5)
+        await until(lambda: alarm in badge.held, what="held")
+        while gone() < 24:
+            connections = (await chain.status())["broker"]["connections"]
+            assert connections == 1 or gone() > DEAF_MS / 1000
+            chain.move_clock(min(5.0, 28 - gone()))
             other = badge.raise_event(kinds.BATTERY)
-            await until(lambda other=other: other in badge.receipted, 10, "what is no alarm is answered")  # type: ignore[misc]
-        assert (await chain.status())["alarm_unanswered_s"] >= 29
-        chain.move_clock(2)
+            await until(lambda other=other: other in badge.receipted, what="what is no alarm is answered")  # type: ignore[misc]
+        await chain.until_status(
+            lambda status: status["alarm_unanswered_s"] >= 20 or gone() > DEAF_MS / 1000, "it counts the seconds"
+        )
+        chain.move_clock(8)
         await chain.until_status(lambda status: status["broker"]["connections"] == 2, "the other broker")
         chain.gate.close()
         deaf = False
-        await until(lambda: alarm in badge.receipted, 10, "an answer by the other way")
+        await until(lambda: alarm in badge.receipted, what="an answer by the other way")
         await chain.until_status(lambda status: status["alarm_unanswered_s"] == 0, "all is well")
 
     async def run() -> None:

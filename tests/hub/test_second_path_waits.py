@@ -141,8 +141,7 @@ def test_a_hub_that_restarts_without_a_network_goes_on_and_knows_how_old_the_ala
             await bench.later(60)
         task.cancel()
         await asyncio.wait({task})
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         # the copy in the outbox came a minute ago
         bench.second.resume([(12, name, kinds.SOS, PLACE, True, bench.clock.now_ms() - 60_000)])
         task = asyncio.create_task(bench.second.run())
@@ -157,8 +156,7 @@ def test_a_hub_that_restarts_without_a_network_goes_on_and_knows_how_old_the_ala
         assert [told[2:5] for told in bench.told] == [(0, 2, 2)]
         task.cancel()
         await asyncio.wait({task})
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         bench.second.resume([(12, name, kinds.SOS, PLACE, True, bench.clock.now_ms())])
         assert bench.second.pending == 0, "told is told"
         bench.second.close()
@@ -174,8 +172,7 @@ def test_a_hub_whose_outbox_was_lost_while_nobody_was_told_takes_the_alarm_again
         await bench.later(60)
         task.cancel()
         await asyncio.wait({task})
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         bench.second.resume([])
         bench.modem.registration = 1
         task = asyncio.create_task(bench.second.run())
@@ -240,8 +237,7 @@ def test_a_number_that_failed_once_is_told_after_a_beacon_also_by_a_hub_that_was
         task.cancel()
         await asyncio.wait({task})
         assert [number for number, _ in bench.modem.sent] == [NUMBERS[0]]
-        bench.second.close()
-        bench.second = bench.start()
+        await bench.restart()
         bench.second.resume([(12, name, kinds.SOS, PLACE, False, bench.clock.now_ms() - 16_000)])
         task = asyncio.create_task(bench.second.run())
         await bench.later(1)
@@ -275,7 +271,7 @@ def test_whatever_goes_wrong_with_the_modem_costs_a_try_and_never_the_hub(bench:
             return real()
 
         bench.second._modem = modem
-        await until(lambda: bench.second.problem, 5, "the first look tells of it")
+        await until(lambda: bench.second.problem, what="the first look tells of it")
         assert type(raised).__name__ in bench.second.problem
         bench.alarm(1)
         await bench.later(16)
@@ -308,12 +304,12 @@ def test_a_hub_that_stops_while_the_modem_wakes_hands_nothing_over_any_more(benc
         task = asyncio.create_task(bench.second.run())
         bench.alarm(1)
         bench.clock.moved_ms += 16_000
-        await until(checks.is_set, 10, "the modem is ready")
+        await until(checks.is_set, what="the modem is ready")
         task.cancel()
         await asyncio.wait({task})
         bench.second.close()
         go_on.set()
-        await until(ended.is_set, 10)
+        await until(ended.is_set)
 
     asyncio.run(story())
     assert bench.modem.sent == []
@@ -423,7 +419,7 @@ def test_an_alarm_of_an_earlier_run_is_told_though_the_disk_was_not_read_before_
             assert keeper.problem
             assert bench.second.pending == 0
         task = asyncio.create_task(keeper.run())
-        await until(lambda: bench.second.pending == 1, 5, "the disk is read")
+        await until(lambda: bench.second.pending == 1, what="the disk is read")
         await bench.later(16)
         assert [told[1] for told in bench.told] == [name]
         task.cancel()

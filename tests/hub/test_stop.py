@@ -16,7 +16,7 @@ from neighbours import free_port
 from hub.recovery import HAND_OVER_STATUS
 
 MODEM_S = 20.0  # hub.modem.PIN_S: for so long it waits for an answer
-SOON_S = 6.0  # systemd kills after ten, and then does not see the status (deploy/tocsin-hub.service)
+SOON_S = 9.5  # systemd kills after ten, and then does not see the status (deploy/tocsin-hub.service)
 
 # the command as it is shipped, but for a radio that gives up when a line comes
 PROGRAM = """

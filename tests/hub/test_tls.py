@@ -8,6 +8,7 @@ import datetime
 import json
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -82,31 +83,32 @@ def site(folder: Path, host: str = "localhost") -> Iterator[Site]:
     (folder / "mosquitto.conf").write_text(text)
     process = subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError), contextlib.closing(_knock(made.station_port)):
-                break
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        _listens(process, made.station_port)
         yield made
     finally:
         process.kill()
         process.wait()
 
 
-def _knock(port: int) -> Any:
-    import socket
-
-    return socket.create_connection(("127.0.0.1", port), 0.2)
+def _listens(process: subprocess.Popen[str], port: int) -> None:
+    """Wait until a broker takes connections."""
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), contextlib.closing(socket.create_connection(("127.0.0.1", port), 0.2)):
+            return
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Client:
-    """A client that tries things. `denied`: reason codes of refusals."""
+    """A client that tries things. `denied` and `not_subscribed`: reason codes of refusals."""
 
     def __init__(self, port: int, tls: Tls | None, client_id: str = "x", ca: Path | None = None) -> None:
         self.heard: list[tuple[str, bytes]] = []
         self.denied: list[str] = []
+        self.not_subscribed: list[str] = []
+        self.subscriptions = 0  # that were answered, with whatever
         self.connected = self.ended = False
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
         context = ssl.create_default_context(cafile=str(tls.ca if tls else ca))
@@ -117,11 +119,13 @@ class Client:
         self.client.on_disconnect = lambda *_: setattr(self, "ended", True)
         self.client.on_message = lambda _c, _u, m: self.heard.append((m.topic, bytes(m.payload)))
         self.client.on_publish = lambda _c, _u, _m, code, _p: self.denied.extend([str(code)] * code.is_failure)
-        self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.denied.extend(
-            str(code) for code in codes if code.is_failure
-        )
+        self.client.on_subscribe = self._subscribed
         self.client.connect("localhost", port)
         self.client.loop_start()
+
+    def _subscribed(self, _client: Any, _user: Any, _mid: int, codes: Any, _properties: Any) -> None:
+        self.not_subscribed.extend(str(code) for code in codes if code.is_failure)
+        self.subscriptions += 1
 
     def close(self) -> None:
         """Go."""
@@ -135,12 +139,13 @@ def test_a_hub_signs_in_with_its_certificate_and_hears_what_is_for_it(tmp_path: 
         station = Client(s.station_port, s.station, "tocsin-station-1")
         await until(lambda: station.connected)
         station.client.subscribe("tocsin/1/hub/#", 1)
+        await until(lambda: station.subscriptions)
         down: list[bytes] = []
         uplink = Uplink(
             Broker("localhost", s.port, tls=tls), hub, 1, lambda _ready: None, down.append, lambda: down.append(b"!")
         )
         task = asyncio.create_task(uplink.run())
-        await until(lambda: uplink.ready, 5)
+        await until(lambda: uplink.ready)
         base = f"tocsin/1/hub/{hub.hex()}"
         assert uplink.protocol == "5"
         for topic in ("up/event", "up/status", "up/audio", "hello"):
@@ -168,6 +173,7 @@ def test_what_a_hub_with_anothers_certificate_cannot_do(tmp_path: Path) -> None:
         await until(lambda: victim.connected and station.connected and thief.connected)
         station.client.subscribe("tocsin/#", 1)
         victim.client.subscribe(f"tocsin/1/hub/{hub.hex()}/down", 1)
+        await until(lambda: station.subscriptions and victim.subscriptions)
         base = f"tocsin/1/hub/{hub.hex()}"
         wanted = [f"{base}/down", f"{base}/up/#", f"{base}/#", "tocsin/1/hub/+/down", "tocsin/#", "#", "$SYS/#",
                   "tocsin/1/alarms/#"]  # fmt: skip
@@ -177,11 +183,12 @@ def test_what_a_hub_with_anothers_certificate_cannot_do(tmp_path: Path) -> None:
                      f"tocsin/1/hub/{other.hex()}/down", "tocsin/1/alarms/x", "anything"]  # fmt: skip
         for topic in forbidden:
             thief.client.publish(topic, b"forged", 1)
-        await until(lambda: len(thief.denied) >= len(forbidden), 5, "refusals")
+        await until(lambda: len(thief.denied) >= len(forbidden), what="refusals")
+        await until(lambda: thief.subscriptions == len(wanted), what="answers")
         station.client.publish(f"{base}/down", b"secret", 1)
-        await until(lambda: victim.heard, 5)
+        await until(lambda: victim.heard)
         thief.client.publish(f"tocsin/1/hub/{other.hex()}/up/event", b"its own", 1)
-        await until(lambda: any(payload == b"its own" for _, payload in station.heard), 5)
+        await until(lambda: any(payload == b"its own" for _, payload in station.heard))
         assert all(payload != b"forged" for _, payload in station.heard)
         assert thief.heard == []
         assert not victim.ended, "nobody took its place"
@@ -196,10 +203,7 @@ async def _refused(s: Site, tls: Tls, host: str = "localhost") -> str:
     """What the hub says when it is not let in."""
     uplink = Uplink(Broker(host, s.port, tls=tls), b"testhub!", 1, lambda _: None, lambda _: None, lambda: None)
     task = asyncio.create_task(uplink.run())
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if uplink.problem != "not connected yet":
-            break
+    await until(lambda: uplink.problem != "not connected yet")
     assert not uplink.ready
     task.cancel()
     await asyncio.wait({task})
@@ -254,11 +258,12 @@ def test_a_revoked_hub_is_not_let_in_any_more(tmp_path: Path) -> None:
     assert program is not None
     for file in ca.iterdir():
         file.chmod(0o644)
-    process = subprocess.Popen([program, "-c", str(first / "again.conf")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([program, "-c", str(first / "again.conf")], stderr=subprocess.DEVNULL, text=True)
     try:
         s.port = port
-        time.sleep(0.5)
-        assert asyncio.run(_refused(s, tls))
+        _listens(process, port)
+        said = asyncio.run(_refused(s, tls))
+        assert "Connection refused" not in said, "it was tried"
         _, fresh = s.hub("bag2")
         client = Client(port, fresh)
         asyncio.run(until(lambda: client.connected))
@@ -315,7 +320,7 @@ def test_a_second_broker_is_used_when_the_first_fails_and_when_it_has_no_station
             Broker("127.0.0.1", second),
         )  # fmt: skip
         task = asyncio.create_task(uplink.run())
-        await until(lambda: uplink.ready, 5, "the second broker")
+        await until(lambda: uplink.ready, what="the second broker")
         assert uplink.broker.port == second
         task.cancel()
         await asyncio.wait({task})
@@ -324,10 +329,10 @@ def test_a_second_broker_is_used_when_the_first_fails_and_when_it_has_no_station
             Broker("127.0.0.1", second),
         )  # fmt: skip
         task = asyncio.create_task(uplink.run())
-        await until(lambda: uplink.ready, 5)
+        await until(lambda: uplink.ready)
         assert uplink.broker.port == first
         assert uplink.elsewhere()
-        await until(lambda: uplink.ready and uplink.broker.port == second, 5, "the other one")
+        await until(lambda: uplink.ready and uplink.broker.port == second, what="the other one")
         task.cancel()
         await asyncio.wait({task})
 
