@@ -493,7 +493,7 @@ except MemoryError:
     n = len(held)
     held = None
     gc.collect()
-    print(40 < n < 64)
+    print(36 < n < 64)
 """,
                 heap="64K",
             )
