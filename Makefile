@@ -8,8 +8,8 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
 # at a time on two cores: tests wait a third of their time, and drills, which come last, three quarters of it
-WORKERS ?= 4
-DRILLS ?= 4
+WORKERS ?= 5
+DRILLS ?= 5
 PYTEST = $(BIN)/python -m pytest --dist load --maxschedchunk 1
 PACKAGES := protocol hub station drill firmware/emulator firmware/tools firmware/boards
 
