@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 
 RETRY_S = 0.1
+# a server ends a connection that was idle for five seconds, perhaps in the instant in which it is used again
+BRIEF = httpx.Limits(keepalive_expiry=2.0)
 ANSWER_S = 10.0
 # the companion answers when the act is complete: a hold when the button was let go
 LONGEST_ACT_S = 660.0
@@ -34,7 +36,9 @@ class BadgeClient:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._client = httpx.AsyncClient(base_url=self.url, timeout=httpx.Timeout(ANSWER_S), trust_env=False)
+        self._client = httpx.AsyncClient(
+            base_url=self.url, timeout=httpx.Timeout(ANSWER_S), limits=BRIEF, trust_env=False
+        )
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Condition()
 

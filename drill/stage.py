@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from drill.air import AirControl
-from drill.badge import BadgeClient, BadgeRefused
+from drill.badge import BRIEF, BadgeClient, BadgeRefused
 from drill.operator import Operator
 from drill.processes import DidNotStart, Part, Port, command
 from drill.scenario import Badge, Hub, Scenario
@@ -61,9 +61,12 @@ class Station:
 
     def __post_init__(self) -> None:
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self.token}"}, timeout=httpx.Timeout(20.0), trust_env=False
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=httpx.Timeout(20.0),
+            limits=BRIEF,
+            trust_env=False,
         )
-        self._person = httpx.AsyncClient(timeout=httpx.Timeout(20.0), trust_env=False)
+        self._person = httpx.AsyncClient(timeout=httpx.Timeout(20.0), limits=BRIEF, trust_env=False)
 
     async def get(self, path: str) -> httpx.Response:
         """The reply of the first worker that answers with 200. Raises httpx.HTTPError when none does."""
