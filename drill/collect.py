@@ -13,7 +13,7 @@ import httpx
 from drill.operator import SAMPLE_RATE, Heard
 from drill.play import Play
 from drill.processes import DidNotStart
-from drill.report import Alarm, Audio, Haptic, Problem, Report, SelfTest, Supervision, Visit, percentile
+from drill.report import Alarm, Audio, Haptic, Problem, Report, SelfTest, Signal, Supervision, Visit, percentile
 from drill.scenario import ALARM_KINDS, Badge
 from drill.stage import Stage, Trouble
 from firmware.badge.settings import TABLE as SETTINGS
@@ -27,6 +27,8 @@ HOLD_LATE_S, HOLD_EARLY_S = 0.5, 0.1
 GESTURE_S = 1.5
 # badge and station count the same interval from the arming of a visit, each by its own clock
 SAME_DEADLINE_S = 10.0
+# a badge that no hub has connected to for two minutes restarts its radio and says so: the drill has kept them away
+DEAF = "'deaf'"
 
 
 @dataclass
@@ -95,6 +97,10 @@ class Reader:
         elif kind == "capture" and self.capture is not None:
             self.capture.samples = int(event["samples"])
             self.capture = None
+        elif kind == "killed":
+            if self.capture is not None:
+                self.capture.samples = int((at - self.capture.started) * SAMPLE_RATE)
+            self.capture = self.named = self.down = None
         elif kind == "state" and event.get("state") == "stopped":
             self.complain(at, f"the firmware ended by itself with status {event.get('status')}")
         elif kind == "log" and ("Traceback" in event["text"] or "Error" in event["text"]):
@@ -116,7 +122,7 @@ class Reader:
         elif name == "capture" and fields["state"] == "start":
             self.named = int(fields["n"])
             self._name_capture()
-        elif name == "fault" and not self.badge.broken:
+        elif name == "fault" and not self.badge.broken and DEAF not in fields.get("error", ""):
             self.complain(at, f"fault in {fields.get('subject')}: {fields.get('error')}")
 
     def _name_capture(self) -> None:
@@ -177,7 +183,7 @@ async def collect(play: Play, keep: Path | None) -> Report:
     names = {client.number: badge for badge, client in stage.badges.items()}
     news = told(play)
     for alarm in sorted(alarms, key=lambda entry: entry["received_at"]):
-        report.alarms.append(_alarm(alarm, play, news, names, visits, since))
+        report.alarms.append(_alarm(alarm, play, news, names, since))
     known = {alarm["identity"] for alarm in alarms}
     known |= {signal["identity"] for alarm in alarms for signal in alarm["signals"]}
     for raised in news.raised.values():
@@ -206,7 +212,7 @@ async def collect(play: Play, keep: Path | None) -> Report:
                 started_at=since(visit["started_at"]),
                 due_at=since(visit["due_at"]),
                 checked_in_at=[at for at in map(since, visit["checked_in_at"]) if at is not None],
-                overdue_at=since(visit["overdue_at"]),
+                overdue_at=since(_overdue_at(visit, alarms)),
                 ended_at=since(visit["ended_at"]),
             )
         )
@@ -232,7 +238,7 @@ def _same_deadline(raised: Raised, alarm: Alarm, zero: float) -> bool:
     return abs(alarm.pressed_at - (raised.at - zero)) <= SAME_DEADLINE_S
 
 
-def _alarm(alarm: dict[str, Any], play: Play, news: Told, names: dict[int, str], visits: Any, since: Any) -> Alarm:
+def _alarm(alarm: dict[str, Any], play: Play, news: Told, names: dict[int, str], since: Any) -> Alarm:
     identities = [alarm["identity"], *(signal["identity"] for signal in alarm["signals"])]
     raised = next((news.raised[identity] for identity in identities if identity in news.raised), None)
     entry = Alarm(
@@ -247,18 +253,38 @@ def _alarm(alarm: dict[str, Any], play: Play, news: Told, names: dict[int, str],
         via=alarm["via"],
         hub=play.stage.hub_ids.get(alarm["hub"] or "", alarm["hub"]),
     )
+    for signal in alarm["signals"]:
+        known = news.raised.get(signal["identity"])
+        entry.signals.append(
+            Signal(
+                kind=signal["kind"],
+                identity=signal["identity"],
+                pressed_at=since(signal["raised_at"]) if known is None else known.at - play.zero,
+                station_received_at=since(signal["received_at"]),
+                via=signal["via"],
+            )
+        )
     if raised is not None:
         entry.pressed_at = raised.at - play.zero
         entry.hub_held_at = None if raised.held_at is None else raised.held_at - play.zero
-    elif alarm["kind"] == "missed_check_in":
-        for visit in visits:
-            if visit["alarm"] == alarm["id"] and visit["due_at"] is not None:
-                entry.pressed_at = since(visit["due_at"] + 60 * visit["grace"])
     seen = [op.seen[alarm["id"]].first for op in play.stage.operators.values() if alarm["id"] in op.seen]
     entry.operator_seen_at = min(seen) - play.zero if seen else None
     heard = [sound.at for op in play.stage.operators.values() for sound in op.heard if sound.alarm == alarm["id"]]
     entry.listening_at = min(heard) - play.zero if heard else None
     return entry
+
+
+def _overdue_at(visit: dict[str, Any], alarms: list[dict[str, Any]]) -> float | None:
+    """When a visit was first overdue (Unix seconds), also where a check-in came late and it runs again."""
+    missed = [
+        signal["received_at"]
+        for alarm in alarms
+        if alarm["visit"] is not None and alarm["visit"] == visit["id"]
+        for signal in alarm["signals"]
+        if signal["kind"] == "missed_check_in"
+    ]
+    told = missed + ([visit["overdue_at"]] if visit["overdue_at"] is not None else [])
+    return min(told, default=None)
 
 
 def _duplicates(stage: Stage) -> int:
@@ -340,7 +366,8 @@ def _supervision(stage: Stage, entries: list[dict[str, Any]], names: dict[int, s
     for entry in entries:
         kind, _, name = entry["what"].partition(":")
         name = names.get(int(name), name) if kind == "badge" else stage.hub_ids.get(name, name)
-        result.append(Supervision(f"{kind}:{name}", entry["state"], since(entry["at"]) or 0.0))
+        what = f"{kind}:{name}" if name else kind
+        result.append(Supervision(what, entry["state"], since(entry["at"]) or 0.0))
         if entry["until"] is not None and entry["state"] == "lost":
-            result.append(Supervision(f"{kind}:{name}", "back", since(entry["until"]) or 0.0))
+            result.append(Supervision(what, "back", since(entry["until"]) or 0.0))
     return sorted((entry for entry in result if entry.at >= 0), key=lambda entry: entry.at)

@@ -1,6 +1,7 @@
 """Whether what a drill's file expects was held by what happened.
 
-`kind` and `via` (and `after` and `by`) choose what an expectation speaks of. There must be at least one such
+`kind` and `via` (and `after` and `by`) choose what an expectation speaks of; an alarm is of each kind that is among its
+signals. There must be at least one such
 thing, or exactly `count`, or none if `absent`; and `received_within` and `claimed_within` must hold for
 every one.
 """
@@ -28,11 +29,8 @@ def _number(found: int, count: int | None, absent: bool, what: str) -> str | Non
 
 
 def _alarm(expect: AlarmExpect, report: Report) -> str | None:
-    chosen = [
-        alarm
-        for alarm in report.alarms
-        if alarm.badge == expect.badge and expect.kind in (None, alarm.kind) and expect.via in (None, alarm.via)
-    ]
+    of_kind = [alarm.as_kind(expect.kind) for alarm in report.alarms if alarm.badge == expect.badge]
+    chosen = [alarm for alarm in of_kind if alarm is not None and expect.via in (None, alarm.via)]
     what = f"{expect.kind or 'any'} alarm of {expect.badge}"
     if expect.via is not None:
         what += f" by {expect.via}"

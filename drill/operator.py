@@ -210,7 +210,7 @@ class Operator:
         """Waits for the step's alarm and does it; `deadline` is on CLOCK_MONOTONIC. Raises NeverCame, Refused."""
         number = await self._alarm_for(step, deadline)
         if step.do == "close":
-            await self._post(number, "close", _closing(step), deadline)
+            await self._close(number, _closing(step), deadline)
             self._deafen(number)
         elif step.do == "note":
             await self._post(number, "note", {"text": step.text}, deadline)
@@ -232,6 +232,26 @@ class Operator:
             if not alarm.get("new_signal") or alarm.get("owner") != self.name or time.monotonic() >= deadline:
                 return
             act = "claim"
+
+    async def _close(self, number: int, closing: dict[str, Any], deadline: float) -> None:
+        """Closes; where a new signal in one's own alarm forbids it, sees that first, as the console leads one to do."""
+        while True:
+            try:
+                await self._post(number, "close", closing, deadline)
+                return
+            except Refused:
+                await self._look(number)
+                alarm = self.seen[number].alarm
+                if not alarm.get("new_signal") or alarm.get("owner") != self.name or time.monotonic() >= deadline:
+                    raise
+                await self._own(number, "claim", deadline)
+
+    async def _look(self, number: int) -> None:
+        """What the station says of an alarm now, if it answers."""
+        with contextlib.suppress(httpx.HTTPError, RuntimeError, ValueError):
+            reply = await self.client.get(f"/api/alarms/{number}")
+            if reply.status_code == 200:
+                await self._learn(reply.json()["alarm"], time.monotonic(), rang=False)
 
     def _deafen(self, number: int) -> None:
         ear = self._ears.pop(number, None)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -32,6 +32,8 @@ class Play:
     stage: Stage
     zero: float = 0.0
     unix_zero: float = 0.0
+    _dead_until: dict[str, float] = field(default_factory=dict)
+    _starting: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def scenario(self) -> Scenario:
@@ -54,7 +56,7 @@ class Play:
                 await self._break(number, fault)
         for fault in self.scenario.faults:
             if fault.start <= 0 and isinstance(fault, KillFault):
-                await self.stage.kill(fault.what)
+                await self._kill(fault)
         self.zero, self.unix_zero = time.monotonic(), time.time()
 
     def _never(self, badge: str) -> bool:
@@ -79,6 +81,8 @@ class Play:
         await asyncio.wait(operators, timeout=2.0) if operators else None
         for task in [*tasks, *operators]:
             task.cancel()
+        # who is being started has to be up before it can be asked or stopped
+        await asyncio.gather(*self._starting, return_exceptions=True)
         for result in await asyncio.gather(*tasks, *operators, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
@@ -99,10 +103,16 @@ class Play:
 
     async def _badge(self, step: BadgeStep) -> None:
         self.stage.tell(f"badge {step.badge}: {step.do.replace('_', ' ')}")
+        part = self.stage.parts[f"badge:{step.badge}"]
+        kills, up = part.kills, part.up
         try:
             await self.stage.badges[step.badge].do(step.do, **step.arguments)
         except BadgeRefused as error:
-            self.stage.complain(f"badge:{step.badge}", f"{step.place}: {error}")
+            if part.kills > kills or not up:
+                # nothing there that could have done it, as while its power is cut
+                self.stage.tell(f"badge {step.badge}: {step.do.replace('_', ' ')}: it is dead")
+            else:
+                self.stage.complain(part.name, f"{step.place}: {error}")
 
     async def _visit(self, step: VisitStep) -> None:
         body = {
@@ -132,12 +142,21 @@ class Play:
                 return
 
     async def _operator(self, name: str, steps: list[OperatorStep]) -> None:
-        for step in steps:
-            await self._sleep_until(step.at)
-            try:
-                await self.stage.operators[name].perform(step, self.zero + self.scenario.end)
-            except (NeverCame, Refused) as error:
-                self.stage.complain(f"operator:{name}", f"{step.place}: {error}")
+        """One thing after the other; who waits for the alarm of one badge goes on with that of another."""
+        async with asyncio.TaskGroup() as group:
+            acts: list[tuple[str | None, asyncio.Task[None]]] = []
+            for step in steps:
+                await self._sleep_until(step.at)
+                before = [act for alarm, act in acts if None in (alarm, step.alarm) or alarm == step.alarm]
+                acts.append((step.alarm, group.create_task(self._act(name, step, before))))
+
+    async def _act(self, name: str, step: OperatorStep, before: list[asyncio.Task[None]]) -> None:
+        if before:
+            await asyncio.wait(before)
+        try:
+            await self.stage.operators[name].perform(step, self.zero + self.scenario.end)
+        except (NeverCame, Refused) as error:
+            self.stage.complain(f"operator:{name}", f"{step.place}: {error}")
 
     # what breaks
 
@@ -146,19 +165,32 @@ class Play:
             await self._sleep_until(fault.start)
             if isinstance(fault, KillFault):
                 self.stage.tell(f"fault: {fault.what} is killed")
-                await self.stage.kill(fault.what)
+                await self._kill(fault)
             else:
                 await self._break(number, fault)
         if isinstance(fault, KillFault):
             await self._sleep_until(fault.start + fault.seconds)
-            self.stage.tell(f"fault: {fault.what} is started again")
-            try:
-                await self.stage.revive(fault.what)
-            except DidNotStart as error:
-                self.stage.complain(fault.what, str(error).replace("\n", " |"))
+            for part in self.stage.victims(fault.what):
+                # one that was killed again meanwhile stays dead for as long as the last of them says
+                if self._dead_until[part] <= fault.start + fault.seconds:
+                    self.stage.tell(f"fault: {part} is started again")
+                    starting = asyncio.create_task(self._revive(part))
+                    self._starting.add(starting)
+                    await asyncio.shield(starting)
         elif fault.end is not None and fault.end > 0:
             await self._sleep_until(fault.end)
             await self._mend(number, fault)
+
+    async def _kill(self, fault: KillFault) -> None:
+        for part in self.stage.victims(fault.what):
+            self._dead_until[part] = max(self._dead_until.get(part, fault.start), fault.start + fault.seconds)
+        await self.stage.kill(fault.what)
+
+    async def _revive(self, part: str) -> None:
+        try:
+            await self.stage.revive(part)
+        except DidNotStart as error:
+            self.stage.complain(part, str(error).replace("\n", " |"))
 
     async def _break(self, number: int, fault: Fault) -> None:
         if isinstance(fault, LinkFault):

@@ -105,6 +105,7 @@ class Part:
         self.log = log
         self.complain = complain
         self.ready: dict[str, Any] = {}
+        self.kills = 0
         self.process: asyncio.subprocess.Process | None = None
         self._said: deque[str] = deque(maxlen=LAST_LINES)
         self._expected = False
@@ -120,9 +121,18 @@ class Part:
     def running(self) -> bool:
         return self.process is not None and self.process.returncode is None
 
+    @property
+    def up(self) -> bool:
+        """Whether it runs and has said that it is ready."""
+        return self.running and bool(self.ready)
+
     async def start(self) -> dict[str, Any]:
-        """Starts the process and waits for its JSON ready line, which it returns. Raises DidNotStart."""
+        """Starts the process and waits for its JSON ready line, which it returns. Raises DidNotStart.
+
+        Returns {} when it was killed before it was ready: whoever killed it starts it again.
+        """
         self._expected = False
+        self.ready = {}
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOCSIN_PARENT_DEATH": "1"}
         try:
             self.process = await asyncio.create_subprocess_exec(
@@ -138,6 +148,9 @@ class Part:
         except OSError as error:
             raise DidNotStart(f"{self.name}: {self.argv[0]}: {error.strerror}") from None
         process = self.process
+        if self._expected:
+            await self.kill()
+            return {}
         assert process.stdout is not None
         assert process.stderr is not None
         ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -152,6 +165,8 @@ class Part:
         await asyncio.wait(waiting, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             exited.cancel()
+            if self._expected:
+                return {}
             how = f"ended with status {process.returncode}" if process.returncode is not None else "said nothing"
             await self.kill()
             last = "".join(f"\n  {line}" for line in self._said) or "\n  (it printed nothing)"
@@ -216,6 +231,7 @@ class Part:
     async def kill(self) -> None:
         """SIGKILL to the process and all that it started, and waits until they are gone."""
         self._expected = True
+        self.kills += 1
         if self.process is None:
             return
         self._signal(signal.SIGKILL)

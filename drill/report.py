@@ -5,15 +5,29 @@ they do not know.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 PASSED, FAILED, WRONG_FILE, DID_NOT_RUN = 0, 1, 2, 3
 
 
 @dataclass
+class Signal:
+    """One of the events that an alarm is made of; see Alarm."""
+
+    kind: str
+    identity: str
+    pressed_at: float | None
+    station_received_at: float | None
+    via: str | None
+
+
+@dataclass
 class Alarm:
-    """One alarm: raised on a badge (`identity` badge/boot/seq) or by the station (station/visit)."""
+    """One alarm: raised on a badge (`identity` badge/boot/seq) or by the station (station/visit).
+
+    `kind` is the gravest of its signals, the times are those of the first.
+    """
 
     badge: str
     kind: str
@@ -28,6 +42,23 @@ class Alarm:
     closed_at: float | None = None
     via: str | None = None
     hub: str | None = None
+    signals: list[Signal] = field(default_factory=list)
+
+    def as_kind(self, kind: str | None) -> "Alarm | None":
+        """This alarm as one of that kind, with its first such signal's times; None when nothing in it is."""
+        if kind in (None, self.kind):
+            return self
+        for signal in self.signals:
+            if signal.kind == kind:
+                return replace(
+                    self,
+                    kind=signal.kind,
+                    identity=signal.identity,
+                    pressed_at=signal.pressed_at,
+                    station_received_at=signal.station_received_at,
+                    via=signal.via,
+                )
+        return None
 
 
 @dataclass

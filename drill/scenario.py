@@ -349,7 +349,7 @@ def _visit(table: Table, at: float, badges: list[str]) -> VisitStep:
         at=at,
         badge=_known(inner, "badge", inner.text("badge"), "badge", badges),
         minutes=inner.number("minutes", low=0.01, high=1440.0),
-        grace=inner.number("grace", 1.0, low=0.0, high=1440.0),
+        grace=inner.number("grace", 1.0, low=0.01, high=1440.0),
         visited=inner.text("place", ""),
         purpose=inner.text("with", ""),
         place=table.where,

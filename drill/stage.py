@@ -21,7 +21,7 @@ from drill.air import AirControl
 from drill.badge import BRIEF, BadgeClient, BadgeRefused
 from drill.operator import Operator
 from drill.processes import DidNotStart, Part, Port, command
-from drill.scenario import Badge, Hub, Scenario
+from drill.scenario import Badge, Hub, LinkFault, Scenario
 from drill.uplink import Uplink
 from firmware.emulator.companion import CARD_MAX
 from firmware.tools import provision
@@ -31,6 +31,8 @@ ENROL_S = 60.0
 PROTECTED_S = 60.0
 BOOT_S = 30.0
 POLL_S = 0.1
+AT_ONCE = 2  # connections of a badge; the third it keeps free for whoever comes (firmware/badge/links.py)
+A_WINDOW = 4  # hubs that a badge asks for in one pairing window (firmware/badge/app.py)
 
 Tell = Callable[[str], None]
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -183,6 +185,9 @@ class Stage:
         await _together([self._start_station(), *(self._start_badge(badge) for badge in self.scenario.badges)])
         for badge in self.scenario.badges:
             await self._provision(badge)
+        for badge in self.scenario.badges:
+            for hub in self._hubs_of(badge)[AT_ONCE:]:
+                await self._keep_apart(badge, hub)
         await _together(self._start_hub(hub) for hub in self.scenario.hubs)
         for operator in () if self.watched else self.scenario.operators:
             await self._start_operator(operator)
@@ -303,22 +308,48 @@ class Stage:
         except TimeoutError:
             raise DidNotStart(f"the console of {name} receives nothing from {self.console}") from None
 
+    def _hubs_of(self, badge: Badge) -> list[str]:
+        return [hub.id for hub in self.scenario.hubs if badge.id in hub.badges]
+
     async def _enrol(self, badge: Badge) -> None:
-        """Waits until every hub that may has the keys for this badge; its pairing window is open after provisioning."""
-        hubs = {hub.id for hub in self.scenario.hubs if badge.id in hub.badges}
+        """Waits until every hub that may has the keys for this badge; its pairing window is open after provisioning.
+
+        A badge keeps no more than AT_ONCE connections. Further hubs come one after the other, each in the place of one
+        that has its keys, as somebody would bring them; for the fifth the wearer opens the window again.
+        """
+        hubs = self._hubs_of(badge)
         if not hubs:
             return
-        client = self.badges[badge.id]
-        end = time.monotonic() + ENROL_S
         try:
-            while not hubs <= await self._links(client.number):
-                if time.monotonic() > end:
-                    missing = ", ".join(sorted(hubs - await self._links(client.number)))
-                    raise DidNotStart(f"badge {badge.id} was not enrolled at hub {missing} within {ENROL_S:g} s")
-                await asyncio.sleep(POLL_S)
+            await self._enrolled(badge, hubs[:AT_ONCE])
+            for number, hub in enumerate(hubs[AT_ONCE:], AT_ONCE):
+                if number % A_WINDOW == 0:
+                    await self.badges[badge.id].do("pair")
+                await self._keep_apart(badge, hubs[number - AT_ONCE])
+                await self.air.clear(self._apart(badge, hub))
+                await self._enrolled(badge, [hub])
+            for hub in hubs[:-AT_ONCE]:
+                await self.air.clear(self._apart(badge, hub))
         except (BadgeRefused, httpx.HTTPError) as error:
             raise DidNotStart(f"badge {badge.id} could not be enrolled: {error}") from None
         self.tell(f"badge {badge.id}: enrolled at {', '.join(sorted(hubs))}")
+
+    async def _keep_apart(self, badge: Badge, hub: str) -> None:
+        fault = LinkFault(0.0, None, badge.id, hub, {"connect": False})
+        await self.air.put(self._apart(badge, hub), fault)
+
+    def _apart(self, badge: Badge, hub: str) -> int:
+        """The number of the fault that keeps these two apart while others enrol; those of a file are positive."""
+        hubs = [other.id for other in self.scenario.hubs]
+        return -1 - self.scenario.badges.index(badge) * len(hubs) - hubs.index(hub)
+
+    async def _enrolled(self, badge: Badge, hubs: list[str]) -> None:
+        number, end = self.badges[badge.id].number, time.monotonic() + ENROL_S
+        while missing := set(hubs) - await self._links(number):
+            if time.monotonic() > end:
+                names = ", ".join(sorted(missing))
+                raise DidNotStart(f"badge {badge.id} was not enrolled at hub {names} within {ENROL_S:g} s")
+            await asyncio.sleep(POLL_S)
 
     async def _links(self, number: int) -> set[str]:
         body = await self.station.json("/api/badges")
@@ -347,22 +378,24 @@ class Stage:
         if kind == "operator":
             await self.operators[name].die()
             return
-        await asyncio.gather(*(self.parts[part].kill() for part in self._victims(what)))
+        await asyncio.gather(*(self.parts[part].kill() for part in self.victims(what)))
+        if kind == "badge":
+            # it had no time to say so itself
+            self.badges[name].events.append({"type": "killed", "at": time.monotonic()})
 
     async def revive(self, what: str) -> None:
-        """Starts again what `kill` killed. Raises DidNotStart."""
+        """Starts one of the `victims` of `kill` again, if it is dead. Raises DidNotStart."""
         kind, _, name = what.partition(":")
         if kind == "operator":
             await self.operators[name].start()
-            return
-        for part in self._victims(what):
-            await self.parts[part].start()
-        if kind == "badge":
-            await self.badges[name].attach()
-        if kind == "hub" and name in self.full_disks:
-            self.fill_disk(name)
+        elif not self.parts[what].running and await self.parts[what].start():
+            if kind == "badge":
+                await self.badges[name].attach()
+            if kind == "hub" and name in self.full_disks:
+                self.fill_disk(name)
 
-    def _victims(self, what: str) -> list[str]:
+    def victims(self, what: str) -> list[str]:
+        """Each of those that are killed when `what` is."""
         if what == "station":
             return [name for name in self.parts if name.startswith("station:")]
         return [what]

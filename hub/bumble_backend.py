@@ -239,13 +239,14 @@ class BumbleClient(BaseBleakClient):
         self._connection = connection
         self.radio.clients.add(self)
         connection.on(connection.EVENT_DISCONNECTION, lambda reason: self.forget())
-        self._peer = Peer(connection)
+        peer = self._peer = Peer(connection)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._attribute(self._peer.request_mtu(MTU))
+                await self._attribute(peer.request_mtu(MTU))
                 if pair:
                     await self.pair()
-                self.services = await self._attribute(self._discover(self._peer))
+                self._connected()  # the other side may have ended it in this instant, without an error to anybody
+                self.services = await self._attribute(self._discover(peer))
         except TimeoutError:
             await self.disconnect()
             raise BleakError("connected, but its services were not found in time") from None

@@ -9,7 +9,7 @@ import pytest
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # installed apart, for its stubs would shadow the library of CPython
-APART = {"micropython-esp32-stubs"}
+APART = {"micropython-esp32-stubs", "micropython-stdlib-stubs"}
 DOCUMENTS = [TOP / "README.md", TOP / "CHANGELOG.md", *sorted((TOP / "docs").glob("*.md"))]
 
 

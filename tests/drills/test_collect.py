@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from drill.collect import Reader, Taken, Told, mouth_to_ear
+from drill.collect import Reader, Taken, Told, _overdue_at, mouth_to_ear
 from drill.operator import Heard
 from drill.scenario import Badge
 
@@ -70,6 +70,21 @@ def test_a_capture_has_its_boot_and_number_whichever_pipe_was_faster(named_first
     assert told.captures == [Taken("alice", 5.0, 7, 4, 64000)]
 
 
+def test_a_visit_that_runs_again_was_overdue_all_the_same() -> None:
+    signals = [{"kind": "sos", "received_at": 90.0}, {"kind": "missed_check_in", "received_at": 118.5}]
+    alarms: list[dict[str, Any]] = [{"visit": None, "signals": []}, {"visit": 5, "signals": signals}]
+    assert _overdue_at({"id": 5, "overdue_at": None}, alarms) == 118.5
+    assert _overdue_at({"id": 5, "overdue_at": 118.4}, alarms) == 118.4
+    assert _overdue_at({"id": 5, "overdue_at": 160.0}, alarms) == 118.5
+    assert _overdue_at({"id": 6, "overdue_at": None}, alarms) is None
+
+
+def test_a_capture_ends_when_the_badge_is_killed() -> None:
+    begin = [trace(5.0, "capture", n="4", state="start"), {"type": "capture", "at": 5.0, "on": True}]
+    told, _ = heard([trace(1.0, "booted", boot="0007aabbccdd"), *begin, {"type": "killed", "at": 7.5}])
+    assert told.captures == [Taken("alice", 5.0, 7, 4, 40000)]
+
+
 def test_sound_is_late_by_what_lies_between_the_sample_and_its_arrival() -> None:
     capture = Taken("alice", 5.0, 7, 4, 64000)
     messages = [
@@ -84,5 +99,6 @@ def test_a_firmware_that_fails_is_told_unless_it_was_broken_on_purpose() -> None
     fault = trace(1.0, "fault", subject="microphone", error="OSError(5,)")
     assert heard([fault])[1] == ["fault in microphone: OSError(5,)"]
     assert heard([fault], broken=("microphone",))[1] == []
+    assert heard([trace(125.0, "fault", subject="radio", error="RadioFailed('deaf',)")])[1] == [], "nobody came to it"
     assert "status 1" in heard([{"type": "state", "at": 1.0, "state": "stopped", "status": 1}])[1][0]
     assert heard([{"type": "log", "at": 1.0, "text": "MemoryError: 2049"}])[1] == ["MemoryError: 2049"]

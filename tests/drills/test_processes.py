@@ -119,6 +119,26 @@ def test_a_part_that_ends_by_itself_is_noticed_and_one_that_was_killed_is_not(tm
     asyncio.run(story())
 
 
+def test_a_part_that_is_killed_before_it_is_ready_did_not_fail_to_start(tmp_path: Path) -> None:
+    async def story() -> None:
+        one, complaints = part(
+            f"import time, pathlib\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\n" + FOREVER, tmp_path
+        )
+        starting = asyncio.create_task(one.start())
+        await until((tmp_path / "begun").exists)
+        await one.kill()
+        assert await starting == {}
+        # also in the instant before there is a process
+        starting = asyncio.create_task(one.start())
+        await asyncio.sleep(0)
+        await one.kill()
+        assert await starting == {}
+        assert not one.up
+        assert complaints == []
+
+    asyncio.run(story())
+
+
 def test_children_of_a_part_die_with_it_and_those_left_behind_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

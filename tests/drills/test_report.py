@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drill.expect import judge
-from drill.report import Alarm, Failed, Haptic, Problem, Report, percentile
+from drill.report import Alarm, Failed, Haptic, Problem, Report, Signal, percentile
 from drill.scenario import AlarmExpect, HapticExpect
 
 
@@ -19,6 +19,20 @@ def a_report(**changes: Any) -> Report:
         ),
         Alarm("alice", "sos", "1/1/2", "1-1-2", pressed_at=5.5, station_received_at=6.5, via="beacon"),
         Alarm("bob", "fall", "2/1/1", "2-1-1", pressed_at=5.5),
+        Alarm(
+            "eve",
+            "sos",
+            "3/1/1",
+            "3-1-1",
+            pressed_at=1.0,
+            station_received_at=1.2,
+            claimed_at=6.0,
+            via="beacon",
+            signals=[
+                Signal("lanyard", "3/1/1", 1.0, 1.2, "beacon"),
+                Signal("sos", "3/1/2", 4.0, 9.0, "connection"),
+            ],
+        ),
     ]
     report.haptics = [
         Haptic("alice", 2.5, "pressed"),
@@ -63,6 +77,11 @@ def held(expect: AlarmExpect | HapticExpect) -> bool:
         (alarm(via="connection", claimed_within=2), True),
         (alarm(via="beacon", claimed_within=20), False),
         (alarm(badge="bob", received_within=100), False),
+        (alarm(badge="eve", count=1), True),
+        (alarm(badge="eve", kind="sos", via="beacon", received_within=1), True),
+        (alarm(badge="eve", kind="lanyard", via="beacon", received_within=1, claimed_within=5, count=1), True),
+        (alarm(badge="eve", kind="lanyard", absent=True), False),
+        (alarm(badge="eve", kind="fall", absent=True), True),
         (haptic(), True),
         (haptic(count=2), True),
         (haptic(count=1), False),

@@ -204,6 +204,7 @@ MISTAKES = {
     "empty wav": ('"speech.wav"', '"empty.wav"', "microphone: 'empty.wav' is not a WAV file"),
     "bad id": ('id = "alice"', 'id = "Alice"', "badge 1: id: 'Alice' is no name"),
     "bad location": ('"52.9225,-1.4746"', '"Derby"', "hub 1: location: 'Derby' is no place"),
+    "no grace": ("grace = 0.1", "grace = 0", "step 5: visit: grace: must be a number from 0.01 to 1440, not 0"),
     "no minutes": ("minutes = 0.2, ", "", "step 5: visit: minutes is missing"),
     "not TOML": ("[[badge]]", "[[badge", "is not TOML"),
     "no table": ("[end]\nat = 30.0", "", None),

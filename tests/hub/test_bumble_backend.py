@@ -17,7 +17,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
 from bumble import core, hci
-from bumble.device import Device
+from bumble.device import Device, Peer
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.host import Host
 from neighbours import GUARD_S, free_port, until
@@ -216,6 +216,29 @@ def test_who_stops_connecting_in_the_instant_of_the_answer_leaves_neither_connec
 
     asyncio.run(story())
     assert complaints == []
+
+
+def test_who_hangs_up_in_the_instant_of_their_answer_is_an_error_of_bluetooth(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = Peer.request_mtu
+
+    async def story() -> None:
+        async with air_process() as port:
+            peripheral = await Peripheral().join(port)
+            radio = await Radio.open(f"127.0.0.1:{port}", "hub:test")
+            device, _ = await find(radio)
+
+            async def and_gone(peer: Peer, mtu: int) -> int:
+                size: int = await answered(peer, mtu)
+                await next(iter(peripheral.device.connections.values())).disconnect()
+                await until(lambda: not radio.device.connections)
+                return size
+
+            monkeypatch.setattr(Peer, "request_mtu", and_gone)
+            with pytest.raises(BleakError, match="Not connected"):
+                await client(radio, device).connect()
+            await radio.close()
+
+    asyncio.run(story())
 
 
 def test_an_air_that_is_not_there_is_an_error_and_not_a_hang() -> None:

@@ -387,6 +387,12 @@ def _on_the_machine(here: Machine, line: str, root: Path) -> None:
     if words[0] == "python3":
         here.run(line, here=f"{sys.executable} -m venv --without-pip {root}{words[-1]}")
         assert (root / "opt/tocsin/bin/python").exists()
+    elif words[0] == "install" and "-d" in words:
+        assert words[1:-1] == ["-d", "-m", "700", "-o", "tocsin", "-g", "tocsin"]  # a user whom a test does not make
+        here.run(line, here=f"install -d -m 700 {root}{words[-1]}")
+    elif words[0] == "ln":
+        here.run(line, here=f"mkdir -p {root}/usr/local/bin && {shlex.join([*words[:-1], f'{root}{words[-1]}'])}")
+        assert (root / "usr/local/bin/tocsin-hub").readlink() == Path("/opt/tocsin/bin/tocsin-hub")
     elif words[0] == "install":
         here.run(line, here=shlex.join([*words[:-1], f"{root}{words[-1]}"]))
     elif words[0] == "systemd-sysusers":
