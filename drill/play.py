@@ -111,6 +111,9 @@ class Play:
             if part.kills > kills or not up:
                 # nothing there that could have done it, as while its power is cut
                 self.stage.tell(f"badge {step.badge}: {step.do.replace('_', ' ')}: it is dead")
+            elif step.do == "standby" and "why=" in str(error):
+                # a badge stays on duty in an alarm or a visit, as a wearer finds who tries
+                self.stage.tell(f"badge {step.badge}: {error}")
             else:
                 self.stage.complain(part.name, f"{step.place}: {error}")
 
