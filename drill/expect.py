@@ -1,9 +1,8 @@
 """Whether what a drill's file expects was held by what happened.
 
 `kind` and `via` (and `after` and `by`) choose what an expectation speaks of; an alarm is of each kind that is among its
-signals. There must be at least one such
-thing, or exactly `count`, or none if `absent`; and `received_within` and `claimed_within` must hold for
-every one.
+signals. There must be at least one such thing, or exactly `count`, or none if `absent`; and `received_within` and
+`claimed_within` must hold for every one.
 """
 
 from drill.report import Alarm, Failed, Report

@@ -130,6 +130,11 @@ class Operator:
             self.complain(f"operator:{self.name}", f"{type(error).__name__}: {error}")
 
     @property
+    def alive(self) -> bool:
+        """Whether the console is open."""
+        return self._client is not None
+
+    @property
     def client(self) -> httpx.AsyncClient:
         if self._client is None:
             raise RuntimeError("the console is dead")

@@ -46,19 +46,19 @@ class Alarm:
 
     def as_kind(self, kind: str | None) -> "Alarm | None":
         """This alarm as one of that kind, with its first such signal's times; None when nothing in it is."""
-        if kind in (None, self.kind):
+        first = next((signal for signal in self.signals if signal.kind == kind), None)
+        if kind is None or (kind == self.kind and first in (None, *self.signals[:1])):
             return self
-        for signal in self.signals:
-            if signal.kind == kind:
-                return replace(
-                    self,
-                    kind=signal.kind,
-                    identity=signal.identity,
-                    pressed_at=signal.pressed_at,
-                    station_received_at=signal.station_received_at,
-                    via=signal.via,
-                )
-        return None
+        if first is None:
+            return None
+        return replace(
+            self,
+            kind=first.kind,
+            identity=first.identity,
+            pressed_at=first.pressed_at,
+            station_received_at=first.station_received_at,
+            via=first.via,
+        )
 
 
 @dataclass

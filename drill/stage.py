@@ -387,7 +387,8 @@ class Stage:
         """Starts one of the `victims` of `kill` again, if it is dead. Raises DidNotStart."""
         kind, _, name = what.partition(":")
         if kind == "operator":
-            await self.operators[name].start()
+            if not self.operators[name].alive:
+                await self.operators[name].start()
         elif not self.parts[what].running and await self.parts[what].start():
             if kind == "badge":
                 await self.badges[name].attach()
