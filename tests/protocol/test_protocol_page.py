@@ -55,7 +55,7 @@ def test_times_are_those_of_the_code(text: str, value: float) -> None:
 
 
 def test_every_kind_is_in_the_table_of_bodies() -> None:
-    told = {}
+    told: dict[str, int] = {}
     for names, codes, _ in rows("| kind | code | body |"):
         told.update(zip(names.split(", "), map(int, codes.split(", ")), strict=True))
     assert told == {name: code for code, name in enumerate(kinds.NAMES)}
