@@ -73,9 +73,12 @@ test-bluez: $(DEV)
 check: $(DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
-	@$(BIN)/mypy --no-error-summary $(PACKAGES) tests bench
-	@if [ -f mypy-badge.ini ]; then $(BIN)/mypy --no-error-summary --config-file mypy-badge.ini; fi
-	@$(BIN)/python tests/compile_badge.py
+	@status=0; \
+	$(BIN)/mypy --no-error-summary $(PACKAGES) tests bench & \
+	$(BIN)/mypy --no-error-summary --config-file mypy-badge.ini || status=1; \
+	$(BIN)/python tests/compile_badge.py || status=1; \
+	wait $$! || status=1; \
+	exit $$status
 
 .PHONY: bench
 bench: $(DEV)
