@@ -14,7 +14,7 @@ from drill.operator import SAMPLE_RATE, Heard
 from drill.play import Play
 from drill.processes import DidNotStart
 from drill.report import Alarm, Audio, Haptic, Problem, Report, SelfTest, Signal, Supervision, Visit, percentile
-from drill.scenario import ALARM_KINDS, Badge
+from drill.scenario import ALARM_KINDS, Badge, KillFault, LinkFault, Scenario
 from drill.stage import Stage, Trouble
 from firmware.badge.settings import TABLE as SETTINGS
 from protocol import ident
@@ -27,7 +27,7 @@ HOLD_LATE_S, HOLD_EARLY_S = 0.5, 0.1
 GESTURE_S = 1.5
 # badge and station count the same interval from the arming of a visit, each by its own clock
 SAME_DEADLINE_S = 10.0
-# a badge that no hub has connected to for two minutes restarts its radio and says so: the drill has kept them away
+# a badge that no hub has connected to for two minutes restarts its radio and says so
 DEAF = "'deaf'"
 
 
@@ -64,10 +64,13 @@ class Told:
 
 
 class Reader:
-    """Reads the events of one badge in their order."""
+    """Reads the events of one badge in their order. `kept_away`: the drill keeps hubs from it, so it may be deaf."""
 
-    def __init__(self, badge: Badge, number: int, told: Told, complain: Callable[[float, str], None]) -> None:
+    def __init__(
+        self, badge: Badge, number: int, told: Told, complain: Callable[[float, str], None], kept_away: bool = False
+    ) -> None:
         self.badge = badge
+        self.kept_away = kept_away
         self.number = number
         self.told = told
         self.complain = complain
@@ -122,7 +125,9 @@ class Reader:
         elif name == "capture" and fields["state"] == "start":
             self.named = int(fields["n"])
             self._name_capture()
-        elif name == "fault" and not self.badge.broken and DEAF not in fields.get("error", ""):
+        elif name == "fault" and not self.badge.broken:
+            if self.kept_away and DEAF in fields.get("error", ""):
+                return
             self.complain(at, f"fault in {fields.get('subject')}: {fields.get('error')}")
 
     def _name_capture(self) -> None:
@@ -150,13 +155,24 @@ def told(play: Play) -> Told:
             play.stage.troubles.append(Trouble(at, part, text))
 
         client = play.stage.badges[badge.id]
-        reader = Reader(badge, client.number, result, complain)
+        reader = Reader(badge, client.number, result, complain, _kept_away(play.scenario, badge.id))
         for event in client.events:
             reader.read(event)
         if reader.capture is not None:
             # the drill ended while the microphone was on
             reader.capture.samples = int((time.monotonic() - reader.capture.started) * SAMPLE_RATE)
     return result
+
+
+def _kept_away(scenario: Scenario, badge: str) -> bool:
+    """Whether a drill has anything in it by which no hub may reach this badge for long."""
+    for fault in scenario.faults:
+        if isinstance(fault, LinkFault) and fault.badge == badge:
+            if fault.air.get("down") or fault.air.get("connect") is False or fault.air.get("loss"):
+                return True
+        elif isinstance(fault, KillFault) and fault.what.startswith("hub:"):
+            return True
+    return not any(badge in hub.badges for hub in scenario.hubs)
 
 
 async def collect(play: Play, keep: Path | None) -> Report:

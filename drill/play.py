@@ -24,6 +24,9 @@ from drill.scenario import (
 )
 from drill.stage import Stage
 
+# what a badge says that does not go off duty because somebody may need it (firmware/badge/app.py)
+STAYS = ("why=an_alarm_is_open", "why=a_visit_is_running", "why=a_fall_is_not_answered")
+
 
 @dataclass
 class Play:
@@ -81,9 +84,8 @@ class Play:
         await asyncio.wait(operators, timeout=2.0) if operators else None
         for task in [*tasks, *operators]:
             task.cancel()
-        # who is being started has to be up before it can be asked or stopped
-        await asyncio.gather(*self._starting, return_exceptions=True)
-        for result in await asyncio.gather(*tasks, *operators, return_exceptions=True):
+        # and who is being started has to be up before it can be asked or stopped
+        for result in await asyncio.gather(*tasks, *operators, *self._starting, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
 
@@ -111,7 +113,7 @@ class Play:
             if part.kills > kills or not up:
                 # nothing there that could have done it, as while its power is cut
                 self.stage.tell(f"badge {step.badge}: {step.do.replace('_', ' ')}: it is dead")
-            elif step.do == "standby" and "why=" in str(error):
+            elif step.do == "standby" and any(why in str(error) for why in STAYS):
                 # a badge stays on duty in an alarm or a visit, as a wearer finds who tries
                 self.stage.tell(f"badge {step.badge}: {error}")
             else:

@@ -1,12 +1,13 @@
 """What badges say becomes the report: when a gesture was complete, what was raised, how late sound was heard."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drill.collect import Reader, Taken, Told, _overdue_at, mouth_to_ear
+from drill.collect import Reader, Taken, Told, _kept_away, _overdue_at, mouth_to_ear
 from drill.operator import Heard
-from drill.scenario import Badge
+from drill.scenario import Badge, load
 
 IDENT = "0003aabbccdd0002"
 
@@ -70,6 +71,21 @@ def test_a_capture_has_its_boot_and_number_whichever_pipe_was_faster(named_first
     assert told.captures == [Taken("alice", 5.0, 7, 4, 64000)]
 
 
+def test_a_badge_to_which_no_hub_comes_is_a_fault_unless_the_drill_keeps_them_away(tmp_path: Path) -> None:
+    (tmp_path / "drill.toml").write_text(
+        '[[badge]]\nid = "alice"\n[[badge]]\nid = "bob"\n[[hub]]\nid = "bag"\n'
+        '[[fault]]\nfrom = 1.0\nlink = "alice-bag"\ndown = true\n'
+        '[[fault]]\nfrom = 1.0\nlink = "bob-bag"\ndelay_ms = 5\n'
+    )
+    scenario = load(tmp_path / "drill.toml")
+    deaf = {"n": 1, **trace(125.0, "fault", subject="radio", error="RadioFailed('deaf',)")}
+    for badge, expected in (("alice", []), ("bob", ["fault in radio: RadioFailed('deaf',)"])):
+        complaints: list[str] = []
+        who = next(b for b in scenario.badges if b.id == badge)
+        Reader(who, 12, Told(), lambda _at, text: complaints.append(text), _kept_away(scenario, badge)).read(deaf)  # noqa: B023
+        assert complaints == expected
+
+
 def test_a_visit_that_runs_again_was_overdue_all_the_same() -> None:
     signals = [{"kind": "sos", "received_at": 90.0}, {"kind": "missed_check_in", "received_at": 118.5}]
     alarms: list[dict[str, Any]] = [{"visit": None, "signals": []}, {"visit": 5, "signals": signals}]
@@ -99,6 +115,5 @@ def test_a_firmware_that_fails_is_told_unless_it_was_broken_on_purpose() -> None
     fault = trace(1.0, "fault", subject="microphone", error="OSError(5,)")
     assert heard([fault])[1] == ["fault in microphone: OSError(5,)"]
     assert heard([fault], broken=("microphone",))[1] == []
-    assert heard([trace(125.0, "fault", subject="radio", error="RadioFailed('deaf',)")])[1] == [], "nobody came to it"
     assert "status 1" in heard([{"type": "state", "at": 1.0, "state": "stopped", "status": 1}])[1][0]
     assert heard([{"type": "log", "at": 1.0, "text": "MemoryError: 2049"}])[1] == ["MemoryError: 2049"]
